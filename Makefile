@@ -1,0 +1,64 @@
+# The nginx to build for, and its source. Debian's nginx-dev package installs the source of Debian's
+# own nginx; any other nginx needs NGINX_SOURCE_DIR (the unpacked source of the same version).
+NGINX_BINARY ?= nginx
+export NGINX_BINARY
+
+# Where `make install` puts the module: nginx's own modules directory, below DESTDIR.
+MODULES_PATH ?=
+DESTDIR ?=
+
+CARGO ?= cargo
+TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
+
+# `make run` listens here.
+PORT ?= 5000
+
+# `make fuzz` runs each target this long.
+SECONDS_EACH ?= 60
+
+module = objs/ngx_http_docker_module.so
+
+.DEFAULT_GOAL := build
+.PHONY: help setup build install test test-second lint demo run bench fuzz valgrind clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Get what building needs from Debian: removes nothing, starts no service
+	scripts/setup build
+
+build: ## Build the module for the nginx that is installed, into objs/
+	@scripts/setup --check build
+	scripts/for-nginx $(CARGO) build --release --locked --package ngx_http_docker_module
+	mkdir -p objs
+	cp $(TARGET_DIR)/release/libngx_http_docker_module.so $(module).new
+	mv $(module).new $(module)
+
+install: ## Put the module into nginx's modules directory, and on Debian offer it to nginx.conf
+	MODULES_PATH=$(MODULES_PATH) DESTDIR=$(DESTDIR) scripts/install $(module)
+
+test: ## Set this machine up, run the unit tests, then the module inside two versions of nginx
+	scripts/test
+
+lint: ## Check format, lints, licences and sources of dependencies
+	scripts/lint
+
+demo: ## Set this machine up and watch a pull through the mirror: needs no internet, leaves nothing
+	scripts/demo
+
+run: build ## Mirror the real Docker Hub in the foreground, on http://127.0.0.1:PORT (5000)
+	PORT=$(PORT) scripts/run
+
+bench: ## Compare with the recipe, with configuration alone and with njs; writes BENCHMARKS.md
+	scripts/setup bench
+	scripts/bench
+
+fuzz: ## Fuzz every parser for SECONDS_EACH (60) seconds
+	scripts/fuzz $(SECONDS_EACH)
+
+valgrind: ## Run the module's tests with nginx under valgrind
+	scripts/test --valgrind
+
+clean: ## Remove what was built
+	$(CARGO) clean
+	rm -rf objs build
