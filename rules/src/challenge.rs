@@ -54,9 +54,12 @@ pub fn valid_base(base: &[u8]) -> bool {
     };
     let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(end).unwrap_or_default();
-    // pchar and "/" (RFC 3986, section 3.3).
-    let is_path = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(byte);
-    authority::is_valid(authority) && path.iter().all(is_path)
+    authority::is_valid(authority) && path.iter().copied().all(is_path_byte)
+}
+
+/// `pchar` and `/` (RFC 3986, section 3.3).
+pub(crate) fn is_path_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(&byte)
 }
 
 fn without_final_slashes(mut base: &[u8]) -> &[u8] {

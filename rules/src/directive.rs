@@ -79,11 +79,11 @@ fn is_base(url: &str) -> bool {
     if !url.contains('$') {
         return challenge::valid_base(url.as_bytes());
     }
-    // What a variable holds is known at run time only; what stands before it is known now.
+    // What a variable holds is known at run time only; what stands around it is known now.
     let known = url.split('$').next().unwrap_or_default().to_ascii_lowercase();
-    ["http://", "https://"]
-        .iter()
-        .any(|scheme| known.starts_with(scheme) || scheme.starts_with(&known))
+    let begins = |scheme: &&str| known.starts_with(*scheme) || scheme.starts_with(&known);
+    ["http://", "https://"].iter().any(begins)
+        && url.bytes().all(|byte| challenge::is_path_byte(byte) || b"[]{}".contains(&byte))
 }
 
 /// Reads the arguments of `docker_follow_redirect`; `None` is `off`.

@@ -30,12 +30,9 @@ impl fmt::Display for Outcome {
 /// The outcomes of the primary that make the request fall back (`docker_fallback_on`).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Conditions {
-    /// [`Outcome::Error`].
-    pub error: bool,
-    /// [`Outcome::Timeout`].
-    pub timeout: bool,
-    /// Status codes.
-    pub statuses: Vec<u16>,
+    pub(crate) error: bool,
+    pub(crate) timeout: bool,
+    pub(crate) statuses: Vec<u16>,
 }
 
 impl Default for Conditions {

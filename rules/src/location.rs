@@ -81,7 +81,8 @@ impl Url {
 
         let (path, query) = split_query(&url.uri);
         url.uri = without_dot_segments(path) + query;
-        Ok(url)
+        // Relative references would add up otherwise, redirect by redirect.
+        if url.uri.len() > MAX_LENGTH { Err(LocationError::TooLong) } else { Ok(url) }
     }
 
     /// The `Host` of a request to this URL: the host, and the port unless it is the default.
@@ -225,7 +226,7 @@ pub enum LocationError {
     Host,
     /// A port that is empty, zero, too large, or no number.
     Port,
-    /// More than [`MAX_LENGTH`] bytes.
+    /// More than [`MAX_LENGTH`] bytes, or a longer URL once it is resolved.
     TooLong,
 }
 

@@ -70,18 +70,19 @@ impl Allow {
         if let Some(regex) = pattern.strip_prefix('~') {
             return Ok(Self::Regex(whole(regex)?, port));
         }
-        let name = pattern.strip_prefix('.').unwrap_or(pattern);
-        let host_only = !name.contains(':') || name.starts_with('[');
-        if !host_only || !authority::is_valid(name.as_bytes()) {
+        let host = pattern.strip_prefix('.').unwrap_or(pattern);
+        let has_port = host.contains(':') && !host.starts_with('[');
+        if has_port || !authority::is_valid(host.as_bytes()) {
             return Err("no valid host".to_owned());
         }
-        let lower = pattern.to_ascii_lowercase();
-        let lower = lower.strip_suffix('.').unwrap_or(&lower).to_owned();
-        Ok(if pattern.starts_with('.') {
-            Self::Suffix(lower, port)
-        } else {
-            Self::Host(lower, port)
-        })
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        if !pattern.starts_with('.') {
+            return Ok(Self::Host(host, port));
+        }
+        if host.starts_with('[') || host.parse::<IpAddr>().is_ok() {
+            return Err("no domain".to_owned());
+        }
+        Ok(Self::Suffix(format!(".{host}"), port))
     }
 
     /// Whether a redirect to `url` is meant.
@@ -103,6 +104,9 @@ fn in_domain(host: &str, suffix: &str) -> bool {
 
 /// A regex that must match from the first to the last byte, in any case.
 fn whole(pattern: &str) -> Result<Regex, String> {
+    if pattern.is_empty() {
+        return Err("empty regex".to_owned());
+    }
     // First by itself: "a)|(b" would be valid inside of the group, and escape the anchors.
     Regex::new(pattern)
         .and_then(|_| Regex::new(&format!(r"\A(?i:{pattern})\z")))

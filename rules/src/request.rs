@@ -3,12 +3,11 @@
 use crate::location::Url;
 use crate::syntax;
 
-/// Lines that belong to a connection or to a body, neither of which a further request has
-/// (RFC 9110, section 7.6.1), and `Host`, which is the target's.
-const NEVER: [&str; 12] = [
+/// Lines that belong to a connection (RFC 9110, section 7.6.1, and RFC 9113, section 3.1) or that
+/// announce a body, and `Host`, which is the target's. Beside them `Content-*`.
+const NEVER: [&str; 10] = [
     "host",
     "connection",
-    "content-length",
     "expect",
     "http2-settings",
     "keep-alive",
@@ -17,7 +16,6 @@ const NEVER: [&str; 12] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
-    "content-encoding",
 ];
 
 /// Lines that say what is asked for, and nothing about who asks; beside them `If-*`.
@@ -97,7 +95,11 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn is_field(name: &[u8], value: &[u8]) -> bool {
-    syntax::is_token(name) && value.iter().copied().all(syntax::is_value_byte)
+    syntax::is_token(name) && is_value(value)
+}
+
+fn is_value(value: &[u8]) -> bool {
+    value.iter().copied().all(syntax::is_value_byte)
 }
 
 /// Which lines of the client's request go along.
@@ -137,8 +139,12 @@ pub fn head<'a>(
     let mut passed = Vec::new();
     for (name, value) in lines {
         match carry {
-            Carry::All if !is_one_of(name, &NEVER) => push_field(&mut out, name, value),
-            Carry::Public { .. } if name.eq_ignore_ascii_case(b"cdn-loop") => passed.push(value),
+            Carry::All if !is_hop_by_hop(name) => push_field(&mut out, name, value),
+            Carry::Public { .. } if name.eq_ignore_ascii_case(b"cdn-loop") => {
+                if !value.is_empty() && is_value(value) {
+                    passed.push(value);
+                }
+            }
             Carry::Public { .. } if is_public(name) => push_field(&mut out, name, value),
             Carry::All | Carry::Public { .. } => {}
         }
@@ -152,6 +158,10 @@ pub fn head<'a>(
     }
     out.extend_from_slice(b"\r\n");
     out
+}
+
+fn is_hop_by_hop(name: &[u8]) -> bool {
+    is_one_of(name, &NEVER) || syntax::strip_prefix_any_case(name, b"content-").is_some()
 }
 
 fn is_public(name: &[u8]) -> bool {
