@@ -1,1 +1,28 @@
-//! x
+//! What the tests stand on: nginx with the module, a stand-in for Docker Hub, and clients.
+//!
+//! [`Hub`] is registry, token server and CDN in one process, on loopback addresses of its own, with
+//! a DNS responder that gives them their real names. [`Nginx`] runs a real nginx. [`get`], [`head`]
+//! and [`Connection`] are clients that see every byte. All of it panics with a sentence when it
+//! cannot do its job: a test has no better use for an error.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so and stops"
+)]
+
+mod client;
+mod hub;
+mod nginx;
+mod tls;
+mod wait;
+
+pub use client::{Answer, Connection, Framing, Request, get, head, request};
+pub use hub::{
+    CLOUDFLARE, CLOUDFRONT, Certificate, Counts, Dns, End, Fault, Hub, Image, Kind, R2, Recorded,
+    Reply, Response, Shape, Step,
+};
+pub use nginx::{Nginx, NginxBuilder, nginx_conf, nginx_t};
+pub use tls::Authority;
+pub use wait::{until, wait_for};
