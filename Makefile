@@ -19,9 +19,9 @@ SECONDS_EACH ?= 60
 module = objs/ngx_http_docker_module.so
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build install test test-second lint demo run bench fuzz valgrind clean
+.PHONY: help setup build install test matrix lint demo run bench fuzz valgrind clean
 
-help: ## List the targets
+help: ## List the targets, this one too
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Get what building needs from Debian: removes nothing, starts no service
@@ -39,6 +39,9 @@ install: ## Put the module into nginx's modules directory, and on Debian offer i
 
 test: ## Set this machine up, run the unit tests, then the module inside two versions of nginx
 	scripts/test
+
+matrix: ## Run the module's tests in two more: nginx of Debian 13, and of Debian unstable
+	scripts/test --matrix
 
 lint: ## Check format, lints, licences and sources of dependencies
 	scripts/lint
