@@ -171,3 +171,153 @@ fn bits(digits: &str, width: u32) -> Option<u32> {
     }
     digits.parse().ok().filter(|bits| *bits <= width)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_purpose_addresses_are_told_from_public_ones() {
+        let rows = [
+            ("Cloudflare", "104.16.99.215", false),
+            ("resolver of Google", "8.8.8.8", false),
+            ("this host", "0.0.0.0", true),
+            ("this network, last", "0.255.255.255", true),
+            ("behind this network", "1.0.0.0", false),
+            ("before 10/8", "9.255.255.255", false),
+            ("10/8, first", "10.0.0.0", true),
+            ("10/8, last", "10.255.255.255", true),
+            ("behind 10/8", "11.0.0.0", false),
+            ("before shared space", "100.63.255.255", false),
+            ("shared space, first", "100.64.0.0", true),
+            ("metadata of Alibaba, in shared space", "100.100.100.200", true),
+            ("shared space, last", "100.127.255.255", true),
+            ("behind shared space", "100.128.0.0", false),
+            ("loopback", "127.0.0.1", true),
+            ("loopback, last", "127.255.255.255", true),
+            ("behind loopback", "128.0.0.0", false),
+            ("metadata of most clouds", "169.254.169.254", true),
+            ("link-local, first", "169.254.0.0", true),
+            ("behind link-local", "169.255.0.0", false),
+            ("metadata of Azure", "168.63.129.16", true),
+            ("beside metadata of Azure", "168.63.129.17", false),
+            ("before 172.16/12", "172.15.255.255", false),
+            ("172.16/12, first", "172.16.0.0", true),
+            ("172.16/12, last", "172.31.255.255", true),
+            ("behind 172.16/12", "172.32.0.0", false),
+            ("IETF assignments", "192.0.0.8", true),
+            ("metadata of Oracle, in IETF assignments", "192.0.0.192", true),
+            ("documentation 1", "192.0.2.1", true),
+            ("between IETF assignments and documentation", "192.0.1.1", false),
+            ("AS112", "192.31.196.1", true),
+            ("AMT", "192.52.193.1", true),
+            ("6to4 relay", "192.88.99.1", true),
+            ("192.168/16", "192.168.1.1", true),
+            ("behind 192.168/16", "192.169.0.0", false),
+            ("AS112, delegated", "192.175.48.6", true),
+            ("benchmarking, first", "198.18.0.0", true),
+            ("benchmarking, last", "198.19.255.255", true),
+            ("behind benchmarking", "198.20.0.0", false),
+            ("documentation 2", "198.51.100.7", true),
+            ("documentation 3", "203.0.113.7", true),
+            ("before multicast", "223.255.255.255", false),
+            ("multicast", "224.0.0.1", true),
+            ("reserved", "240.0.0.1", true),
+            ("broadcast", "255.255.255.255", true),
+            ("Cloudflare, IPv6", "2606:4700::6810:63d7", false),
+            ("RIPE, IPv6", "2a00:1450:4001::1", false),
+            ("unspecified, IPv6", "::", true),
+            ("loopback, IPv6", "::1", true),
+            ("mapped loopback", "::ffff:127.0.0.1", true),
+            ("mapped metadata", "::ffff:169.254.169.254", true),
+            ("mapped public", "::ffff:8.8.8.8", false),
+            ("translated, RFC 2765", "::ffff:0:8.8.8.8", true),
+            ("compatible loopback", "::127.0.0.1", true),
+            ("compatible public", "::8.8.8.8", true),
+            ("NAT64 of loopback", "64:ff9b::127.0.0.1", true),
+            ("NAT64 of metadata", "64:ff9b::a9fe:a9fe", true),
+            ("NAT64 of public", "64:ff9b::8.8.8.8", false),
+            ("behind NAT64", "64:ff9b::1:808:808", true),
+            ("NAT64 of a local network", "64:ff9b:1::8.8.8.8", true),
+            ("discard-only", "100::1", true),
+            ("Teredo", "2001::5ef5:79fb:0:59d:a247:fafe", true),
+            ("benchmarking, IPv6", "2001:2::1", true),
+            ("ORCHID", "2001:10::1", true),
+            ("ORCHIDv2", "2001:20::1", true),
+            ("IETF assignments, last", "2001:1ff:ffff::1", true),
+            ("behind IETF assignments", "2001:200::1", false),
+            ("documentation, IPv6", "2001:db8::1", true),
+            ("6to4 of private", "2002:a00:1::1", true),
+            ("6to4 of public", "2002:808:808::1", true),
+            ("AS112, IPv6", "2620:4f:8000::1", true),
+            ("beside AS112, IPv6", "2620:4f:8001::1", false),
+            ("documentation, new", "3fff:fff::1", true),
+            ("behind documentation", "3fff:1000::1", false),
+            ("last of global unicast", "3fff:ffff::1", false),
+            ("not assigned", "4000::1", true),
+            ("segment routing", "5f00::1", true),
+            ("unique local", "fc00::1", true),
+            ("metadata of AWS, IPv6", "fd00:ec2::254", true),
+            ("link-local, IPv6", "fe80::1", true),
+            ("site-local", "fec0::1", true),
+            ("multicast, IPv6", "ff02::1", true),
+        ];
+
+        for (name, address, want) in rows {
+            assert_eq!(is_special(address.parse().unwrap()), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_network_contains_its_addresses_only() {
+        let rows = [
+            ("inside", "10.0.0.0/8", "10.255.255.255", true),
+            ("outside", "10.0.0.0/8", "11.0.0.0", false),
+            ("mapped address inside", "10.0.0.0/8", "::ffff:10.1.2.3", true),
+            ("mapped address outside", "10.0.0.0/8", "::ffff:11.1.2.3", false),
+            ("mapped network", "::ffff:10.0.0.0/104", "10.1.2.3", true),
+            ("NAT64 is not unwrapped", "10.0.0.0/8", "64:ff9b::10.1.2.3", false),
+            ("one address", "127.0.0.1", "127.0.0.1", true),
+            ("beside one address", "127.0.0.1", "127.0.0.2", false),
+            ("all of IPv4", "0.0.0.0/0", "255.1.2.3", true),
+            ("all of IPv4, not IPv6", "0.0.0.0/0", "::1", false),
+            ("all of IPv6", "::/0", "ffff::1", true),
+            ("all of IPv6, not IPv4", "::/0", "127.0.0.1", false),
+            ("odd prefix", "172.16.0.0/12", "172.31.0.1", true),
+            ("IPv6 inside", "fd00::/8", "fdff::1", true),
+            ("IPv6 outside", "fd00::/8", "fe00::1", false),
+            ("one IPv6 address", "::1/128", "::1", true),
+        ];
+
+        for (name, network, address, want) in rows {
+            let network: Cidr = network.parse().unwrap();
+            assert_eq!(network.contains(address.parse().unwrap()), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_names_no_network_is_refused() {
+        let rows = [
+            ("empty", "", CidrError::Address),
+            ("prefix alone", "/8", CidrError::Address),
+            ("name", "localhost", CidrError::Address),
+            ("abbreviated", "10/8", CidrError::Address),
+            ("brackets", "[::1]", CidrError::Address),
+            ("space", "10.0.0.0 /8", CidrError::Address),
+            ("no prefix behind the slash", "10.0.0.0/", CidrError::Prefix),
+            ("prefix too long", "10.0.0.0/33", CidrError::Prefix),
+            ("IPv6 prefix too long", "::/129", CidrError::Prefix),
+            ("prefix far too long", "::/99999999999", CidrError::Prefix),
+            ("prefix with sign", "10.0.0.0/+8", CidrError::Prefix),
+            ("netmask", "10.0.0.0/255.0.0.0", CidrError::Prefix),
+            ("two prefixes", "10.0.0.0/8/8", CidrError::Prefix),
+            ("bits behind the prefix", "10.0.0.1/8", CidrError::HostBits),
+            ("bits behind /0", "0.0.0.1/0", CidrError::HostBits),
+            ("bits behind an IPv6 prefix", "fd00::1/8", CidrError::HostBits),
+        ];
+
+        for (name, network, want) in rows {
+            assert_eq!(network.parse::<Cidr>(), Err(want), "{name}");
+        }
+    }
+}

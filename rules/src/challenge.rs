@@ -263,3 +263,251 @@ impl fmt::Display for ChallengeError {
 }
 
 impl std::error::Error for ChallengeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIRROR: &[u8] = b"https://mirror:5000";
+
+    fn rewritten(header: &str) -> Result<Option<String>, ChallengeError> {
+        let out = rewrite_realm(header.as_bytes(), MIRROR)?;
+        Ok(out.map(|bytes| String::from_utf8(bytes).unwrap()))
+    }
+
+    #[test]
+    fn the_realm_of_every_bearer_challenge_is_replaced() {
+        let rows = [
+            (
+                "Docker Hub",
+                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io""#,
+                r#"Bearer realm="https://mirror:5000/token",service="registry.docker.io""#,
+            ),
+            (
+                "service before realm",
+                r#"Bearer service="registry.docker.io",realm="https://auth.docker.io/token""#,
+                r#"Bearer service="registry.docker.io",realm="https://mirror:5000/token""#,
+            ),
+            (
+                "scope and error stay",
+                r#"Bearer realm="https://a/t",service="s",scope="repository:x:pull",error="invalid_token""#,
+                r#"Bearer realm="https://mirror:5000/t",service="s",scope="repository:x:pull",error="invalid_token""#,
+            ),
+            ("http", r#"Bearer realm="http://a/t""#, r#"Bearer realm="https://mirror:5000/t""#),
+            (
+                "port and user",
+                r#"Bearer realm="https://u:p@a:8443/t""#,
+                r#"Bearer realm="https://mirror:5000/t""#,
+            ),
+            (
+                "IPv6",
+                r#"Bearer realm="https://[::1]:1/t""#,
+                r#"Bearer realm="https://mirror:5000/t""#,
+            ),
+            (
+                "query",
+                r#"Bearer realm="https://a/t?b=c&d=%20""#,
+                r#"Bearer realm="https://mirror:5000/t?b=c&d=%20""#,
+            ),
+            ("no path", r#"Bearer realm="https://a""#, r#"Bearer realm="https://mirror:5000""#),
+            (
+                "no path but a query",
+                r#"Bearer realm="https://a?b""#,
+                r#"Bearer realm="https://mirror:5000?b""#,
+            ),
+            ("root", r#"Bearer realm="https://a/""#, r#"Bearer realm="https://mirror:5000/""#),
+            (
+                "upper case",
+                r#"BEARER REALM="HTTPS://A/T""#,
+                r#"BEARER REALM="https://mirror:5000/T""#,
+            ),
+            (
+                "white space around =",
+                "Bearer realm \t=\t \"https://a/t\"",
+                "Bearer realm \t=\t \"https://mirror:5000/t\"",
+            ),
+            (
+                "white space around commas",
+                "Bearer a=b \t,\t realm=\"https://a/t\" , c=d ",
+                "Bearer a=b \t,\t realm=\"https://mirror:5000/t\" , c=d ",
+            ),
+            (
+                "several spaces behind the scheme",
+                r#"Bearer   realm="https://a/t""#,
+                r#"Bearer   realm="https://mirror:5000/t""#,
+            ),
+            (
+                "empty list elements",
+                r#",, ,Bearer ,, a=b,, realm="https://a/t", ,"#,
+                r#",, ,Bearer ,, a=b,, realm="https://mirror:5000/t", ,"#,
+            ),
+            (
+                "Basic before",
+                r#"Basic realm="https://a/b", Bearer realm="https://a/t""#,
+                r#"Basic realm="https://a/b", Bearer realm="https://mirror:5000/t""#,
+            ),
+            (
+                "Basic behind",
+                r#"Bearer realm="https://a/t", Basic realm="https://a/b""#,
+                r#"Bearer realm="https://mirror:5000/t", Basic realm="https://a/b""#,
+            ),
+            (
+                "two Bearer challenges",
+                r#"Bearer realm="https://a/1", Basic realm="x", Bearer realm="https://b/2""#,
+                r#"Bearer realm="https://mirror:5000/1", Basic realm="x", Bearer realm="https://mirror:5000/2""#,
+            ),
+            (
+                "two realms, whichever the client takes",
+                r#"Bearer realm="https://a/1", realm="https://b/2""#,
+                r#"Bearer realm="https://mirror:5000/1", realm="https://mirror:5000/2""#,
+            ),
+            (
+                "token68 before",
+                r#"Negotiate YWJj/+-._~==, Bearer realm="https://a/t""#,
+                r#"Negotiate YWJj/+-._~==, Bearer realm="https://mirror:5000/t""#,
+            ),
+            (
+                "scheme alone before",
+                r#"Negotiate, NTLM,Bearer realm="https://a/t""#,
+                r#"Negotiate, NTLM,Bearer realm="https://mirror:5000/t""#,
+            ),
+            (
+                "scheme alone behind",
+                r#"Bearer realm="https://a/t", Negotiate"#,
+                r#"Bearer realm="https://mirror:5000/t", Negotiate"#,
+            ),
+            (
+                "a scheme that is called realm",
+                r#"realm x, Bearer realm="https://a/t""#,
+                r#"realm x, Bearer realm="https://mirror:5000/t""#,
+            ),
+            (
+                "a realm within a quoted string",
+                r#"Bearer a="Bearer realm=\"https://x/y\"", realm="https://a/t""#,
+                r#"Bearer a="Bearer realm=\"https://x/y\"", realm="https://mirror:5000/t""#,
+            ),
+            (
+                "quoted-pairs",
+                r#"Bearer realm="ht\tps\:\/\/a\.b\/t\"\\",a="\"""#,
+                r#"Bearer realm="https://mirror:5000\/t\"\\",a="\"""#,
+            ),
+            (
+                "bytes beyond ASCII",
+                "Bearer realm=\"https://a/t\",a=\"\u{fc}\"",
+                "Bearer realm=\"https://mirror:5000/t\",a=\"\u{fc}\"",
+            ),
+        ];
+
+        for (name, header, want) in rows {
+            assert_eq!(rewritten(header), Ok(Some(want.to_owned())), "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_to_replace_is_no_error() {
+        let rows = [
+            ("empty", ""),
+            ("white space and commas", " ,\t, "),
+            ("Basic", r#"Basic realm="https://a/b""#),
+            ("no realm", r#"Bearer service="s""#),
+            ("scheme alone", "Bearer"),
+            ("relative realm", r#"Bearer realm="/token""#),
+            ("realm without scheme", r#"Bearer realm="//a/token""#),
+            ("realm of another scheme", r#"Bearer realm="ftp://a/token""#),
+            ("realm without host", r#"Bearer realm="https:///token""#),
+            ("realm without anything", r#"Bearer realm="https://""#),
+            ("empty realm", r#"Bearer realm="""#),
+            ("realm in prose", r#"Bearer realm="Docker Registry""#),
+            ("realm as a token", "Bearer realm=https"),
+            ("`realm=` alone is a token68", "Bearer realm=,"),
+            ("realm of another challenge", r#"Bearer a=b, Basic realm="https://a/b""#),
+            ("a longer scheme", r#"Bearer2 realm="https://a/t""#),
+            ("a longer name", r#"Bearer realms="https://a/t", xrealm="https://a/t""#),
+        ];
+
+        for (name, header) in rows {
+            assert_eq!(rewritten(header), Ok(None), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_header_against_the_grammar_is_an_error_at_its_byte() {
+        let rows = [
+            ("param without scheme", r#"realm="https://a/t""#, 5),
+            ("quoted string that does not end", r#"Bearer realm="x"#, 13),
+            ("backslash at the end", r#"Bearer realm="x\"#, 13),
+            ("quote that is escaped at the end", r#"Bearer realm="x\""#, 13),
+            ("value missing", r#"Bearer a=b, realm="#, 18),
+            ("value that is an unquoted URL", "Bearer realm=https://a/t", 18),
+            ("value that is an unquoted scope", "Bearer scope=repository:x:pull", 23),
+            ("no comma between params", r#"Bearer a="b" c="d""#, 12),
+            ("text behind a quoted string", r#"Bearer a="b"c"#, 12),
+            ("text behind a token68", "Negotiate abc== def", 14),
+            ("param behind a token68", "Negotiate abc=, realm=x", 21),
+            ("two words", "Bearer Basic realm=x", 12),
+            ("control byte", "Bearer a=\"b\x01\"", 11),
+            ("escaped control byte", "Bearer a=\"\\\x01\"", 10),
+            ("line feed", "Bearer\nx", 6),
+            ("NUL", "\0", 0),
+            ("tab behind the scheme", "Bearer\trealm=x", 6),
+            ("quote as a scheme", r#""x""#, 0),
+            ("equals sign alone", "=", 0),
+            ("scheme beyond ASCII", "B\u{e9}arer", 1),
+        ];
+
+        for (name, header, offset) in rows {
+            assert_eq!(rewritten(header), Err(ChallengeError::Syntax(offset)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_base_may_have_a_path() {
+        let rows = [
+            ("host", "http://m", "/token", "http://m/token"),
+            ("final slash", "https://m/", "/token", "https://m/token"),
+            ("path", "https://m/auth", "/token", "https://m/auth/token"),
+            ("path with final slash", "https://m/auth/", "/token", "https://m/auth/token"),
+            ("many final slashes", "https://m///", "/token", "https://m/token"),
+            ("path, realm without one", "https://m/auth/", "", "https://m/auth"),
+            ("upper case", "HTTPS://M/A", "/token", "HTTPS://M/A/token"),
+            ("IPv6", "https://[::1]:5000", "/token", "https://[::1]:5000/token"),
+        ];
+
+        for (name, base, path, want) in rows {
+            let header = format!("Bearer realm=\"https://auth.example{path}\"");
+            let want = format!("Bearer realm=\"{want}\"");
+            let got = rewrite_realm(header.as_bytes(), base.as_bytes());
+            assert_eq!(got, Ok(Some(want.into_bytes())), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_base_that_could_change_the_header_is_refused() {
+        let rows = [
+            ("empty", ""),
+            ("no scheme", "mirror"),
+            ("scheme only", "https://"),
+            ("no host", "https:///auth"),
+            ("another scheme", "ftp://m"),
+            ("user", "https://u@m"),
+            ("port empty", "https://m:"),
+            ("port too large", "https://m:65536"),
+            ("quote", "https://m/\""),
+            ("backslash", "https://m/\\"),
+            ("space", "https://m/a b"),
+            ("line feed", "https://m/\n"),
+            ("query", "https://m/?a"),
+            ("query without path", "https://m?a"),
+            ("fragment", "https://m/#a"),
+            ("not ASCII", "https://m/\u{fc}"),
+            ("leading space", " https://m"),
+        ];
+
+        for (name, base) in rows {
+            assert!(!valid_base(base.as_bytes()), "{name}");
+            let got = rewrite_realm(br#"Bearer realm="https://a/t""#, base.as_bytes());
+            assert_eq!(got, Err(ChallengeError::Base), "{name}");
+        }
+        assert_eq!(rewrite_realm(b"Basic", b""), Ok(None), "a base that is not needed");
+    }
+}

@@ -182,3 +182,189 @@ impl Target {
         self.credentials == Credentials::Bearer && (verified || loopback)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PULL: Request = Request {
+        get_or_head: true,
+        has_body: false,
+        authorization: Authorization::None,
+        looped: false,
+    };
+    const LIMITED: Outcome = Outcome::Status(429);
+
+    #[test]
+    fn default_conditions_are_failures_and_limits() {
+        let conditions = Conditions::default();
+        let rows = [
+            (Outcome::Error, true),
+            (Outcome::Timeout, true),
+            (Outcome::Status(429), true),
+            (Outcome::Status(502), true),
+            (Outcome::Status(503), true),
+            (Outcome::Status(504), true),
+            (Outcome::Status(200), false),
+            (Outcome::Status(307), false),
+            (Outcome::Status(401), false),
+            (Outcome::Status(403), false),
+            (Outcome::Status(404), false),
+            (Outcome::Status(500), false),
+        ];
+
+        for (outcome, want) in rows {
+            assert_eq!(conditions.matches(outcome), want, "{outcome}");
+        }
+        assert!(conditions.statuses().eq([429, 502, 503, 504]));
+    }
+
+    #[test]
+    fn conditions_without_failures_match_statuses_only() {
+        let conditions = Conditions { error: false, timeout: false, statuses: vec![404] };
+        let rows = [
+            (Outcome::Error, false),
+            (Outcome::Timeout, false),
+            (Outcome::Status(404), true),
+            (Outcome::Status(429), false),
+        ];
+
+        for (outcome, want) in rows {
+            assert_eq!(conditions.matches(outcome), want, "{outcome}");
+        }
+    }
+
+    #[test]
+    fn the_kind_of_credentials_is_told() {
+        let rows = [
+            ("none", None, Authorization::None),
+            ("Bearer", Some("Bearer abc"), Authorization::Bearer),
+            ("Bearer in another case", Some("bEARER abc"), Authorization::Bearer),
+            ("Bearer with more spaces", Some(" Bearer  abc "), Authorization::Bearer),
+            ("Basic", Some("Basic dXNlcjpwYXNz"), Authorization::Other),
+            ("empty", Some(""), Authorization::Other),
+            ("Bearer without a token", Some("Bearer "), Authorization::Other),
+            ("scheme alone", Some("Bearer"), Authorization::Other),
+            ("longer scheme", Some("Bearerx abc"), Authorization::Other),
+            ("two schemes", Some("Basic x, Bearer y"), Authorization::Other),
+        ];
+
+        for (name, value, want) in rows {
+            assert_eq!(Authorization::of(value.map(str::as_bytes)), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_request_falls_back_only_if_it_can_be_repeated_elsewhere() {
+        let rows = [
+            ("pull", LIMITED, 1, PULL, Step::Next(1)),
+            ("error", Outcome::Error, 1, PULL, Step::Next(1)),
+            ("timeout", Outcome::Timeout, 1, PULL, Step::Next(1)),
+            ("success", Outcome::Status(200), 1, PULL, Step::Answer),
+            ("no targets", LIMITED, 0, PULL, Step::Answer),
+            (
+                "Bearer",
+                LIMITED,
+                1,
+                Request { authorization: Authorization::Bearer, ..PULL },
+                Step::Next(1),
+            ),
+            (
+                "Basic",
+                LIMITED,
+                1,
+                Request { authorization: Authorization::Other, ..PULL },
+                Step::Answer,
+            ),
+            ("POST", LIMITED, 1, Request { get_or_head: false, ..PULL }, Step::Answer),
+            ("body", LIMITED, 1, Request { has_body: true, ..PULL }, Step::Answer),
+            ("loop", LIMITED, 1, Request { looped: true, ..PULL }, Step::Answer),
+        ];
+
+        for (name, outcome, targets, request, want) in rows {
+            let got = decide(outcome, 0, targets, &request, &Conditions::default());
+            assert_eq!(got, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_target_serves_or_the_next_is_asked() {
+        let with_token = Request { authorization: Authorization::Bearer, ..PULL };
+        let rows = [
+            ("200", Outcome::Status(200), PULL, true),
+            ("206", Outcome::Status(206), PULL, true),
+            ("304", Outcome::Status(304), PULL, true),
+            ("416", Outcome::Status(416), PULL, true),
+            ("challenge", Outcome::Status(401), PULL, true),
+            ("token not taken", Outcome::Status(401), with_token, false),
+            ("redirect that is not followed", Outcome::Status(307), PULL, false),
+            ("403", Outcome::Status(403), PULL, false),
+            ("404", Outcome::Status(404), PULL, false),
+            ("429", LIMITED, PULL, false),
+            ("500", Outcome::Status(500), PULL, false),
+            ("error", Outcome::Error, PULL, false),
+            ("timeout", Outcome::Timeout, PULL, false),
+        ];
+
+        for (name, outcome, request, serves) in rows {
+            let conditions = Conditions::default();
+            let step = |target, targets| decide(outcome, target, targets, &request, &conditions);
+            let next = if serves { Step::Answer } else { Step::Next(2) };
+            let last = if serves { Step::Answer } else { Step::Original };
+            assert_eq!(step(1, 2), next, "{name}, first of two");
+            assert_eq!(step(2, 2), last, "{name}, last");
+            assert_eq!(step(3, 2), last, "{name}, behind the last");
+        }
+    }
+
+    #[test]
+    fn every_target_is_asked_once() {
+        let mut asked = Vec::new();
+        let mut target = 0;
+        while let Step::Next(next) = decide(LIMITED, target, 4, &PULL, &Conditions::default()) {
+            asked.push(next);
+            target = next;
+        }
+        assert_eq!(asked, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn tokens_go_over_verified_https_or_within_the_machine() {
+        use Credentials::{Bearer, None};
+        let rows = [
+            ("verified https", "https://a/", Bearer, true, false, true),
+            ("https that is not verified", "https://a/", Bearer, false, false, false),
+            ("http", "http://a/", Bearer, true, false, false),
+            ("http to loopback", "http://a/", Bearer, true, true, true),
+            ("https that is not verified, to loopback", "https://a/", Bearer, false, true, true),
+            ("none over https", "https://a/", None, true, false, false),
+            ("none to loopback", "http://a/", None, true, true, false),
+        ];
+
+        for (name, base, credentials, verify, loopback, want) in rows {
+            let base = Url::parse(base.as_bytes()).unwrap();
+            let target = Target { base, credentials, verify };
+            assert_eq!(target.may_carry_token(loopback), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_asked_below_its_prefix() {
+        let mut base = Url::parse(b"https://a:8443/hub").unwrap();
+        let target = |base: &Url| Target {
+            base: base.clone(),
+            credentials: Credentials::None,
+            verify: true,
+        };
+        assert_eq!(target(&base).url("/v2/?n=1").uri, "/hub/v2/?n=1");
+        base.uri.clear();
+        let url = target(&base).url("/v2/?n=1");
+        assert_eq!((url.authority().as_str(), url.uri.as_str()), ("a:8443", "/v2/?n=1"));
+    }
+
+    #[test]
+    fn outcomes_read_well_in_a_log() {
+        let texts = [LIMITED, Outcome::Error, Outcome::Timeout].map(|outcome| outcome.to_string());
+        assert_eq!(texts, ["429", "error", "timed out"]);
+    }
+}

@@ -255,3 +255,213 @@ impl fmt::Display for LocationError {
 }
 
 impl std::error::Error for LocationError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text.as_bytes()).unwrap()
+    }
+
+    fn text(url: &Url) -> String {
+        format!("{}://{}{}", url.scheme.as_str(), url.authority(), url.uri)
+    }
+
+    #[test]
+    fn an_absolute_url_is_read() {
+        let rows = [
+            ("plain", "https://a.example/b?c", "https://a.example/b?c"),
+            ("upper case in scheme and host", "HTTPS://A.Example/B?C", "https://a.example/B?C"),
+            ("no path", "http://a", "http://a/"),
+            ("no path but a query", "http://a?b/../c", "http://a/?b/../c"),
+            ("fragment", "http://a/b?c#d?e/f", "http://a/b?c"),
+            ("no path but a fragment", "http://a#b", "http://a/"),
+            ("default port", "https://a:443/", "https://a/"),
+            ("default port of the other scheme", "https://a:80/", "https://a:80/"),
+            ("port", "http://a:5000/", "http://a:5000/"),
+            ("IPv4", "http://127.0.0.1/", "http://127.0.0.1/"),
+            ("IPv6", "http://[2001:DB8::1]:443/", "http://[2001:db8::1]:443/"),
+            (
+                "query byte for byte",
+                "http://a/%7e?%2F=+&&;'\"\\[]{}|^`",
+                "http://a/%7e?%2F=+&&;'\"\\[]{}|^`",
+            ),
+            ("dot segments stay", "http://a/../b", "http://a/../b"),
+            ("empty segments stay", "http://a//b//", "http://a//b//"),
+            ("colon and at sign in the path", "http://a/u:p@b", "http://a/u:p@b"),
+        ];
+
+        for (name, given, want) in rows {
+            assert_eq!(text(&url(given)), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_leads_nowhere_is_refused() {
+        let long = format!("https://a/{}", "b".repeat(MAX_LENGTH));
+        let rows = [
+            ("empty", "", LocationError::Empty),
+            ("too long", &long, LocationError::TooLong),
+            ("space", "https://a/b c", LocationError::Byte(b' ')),
+            ("leading space", " https://a/", LocationError::Byte(b' ')),
+            ("carriage return", "https://a/\r\nX: y", LocationError::Byte(b'\r')),
+            ("NUL", "https://a\0", LocationError::Byte(0)),
+            ("DEL", "https://a/\x7f", LocationError::Byte(0x7f)),
+            ("not ASCII", "https://a/\u{fc}", LocationError::Byte(0xc3)),
+            ("user", "https://user@a/", LocationError::UserInfo),
+            ("empty user", "https://@a/", LocationError::UserInfo),
+            ("host as a user", "https://a:443@b/", LocationError::UserInfo),
+            ("relative", "/a", LocationError::Scheme),
+            ("no scheme", "//a/b", LocationError::Scheme),
+            ("file", "file:///etc/passwd", LocationError::Scheme),
+            ("javascript", "javascript:x", LocationError::Scheme),
+            ("scheme with more letters", "httpsx://a/", LocationError::Scheme),
+            ("no host", "https:///a", LocationError::Host),
+            ("no slashes", "https:a", LocationError::Host),
+            ("one slash", "https:/a", LocationError::Host),
+            ("backslashes", "https:\\\\a", LocationError::Host),
+            ("backslash in the host", "https://a\\b/", LocationError::Host),
+            ("port without host", "https://:443/", LocationError::Host),
+            ("percent in the host", "https://%61/", LocationError::Host),
+            ("IPv4 as a number", "http://2130706433/", LocationError::Host),
+            ("IPv6 with zone", "http://[fe80::1%25lo]/", LocationError::Host),
+            ("empty port", "https://a:/", LocationError::Port),
+            ("port 0", "https://a:0/", LocationError::Port),
+            ("port too large", "https://a:65536/", LocationError::Port),
+            ("port no number", "https://a:b/", LocationError::Port),
+        ];
+
+        for (name, given, want) in rows {
+            assert_eq!(Url::parse(given.as_bytes()), Err(want), "{name}");
+        }
+    }
+
+    /// The table of RFC 3986, section 5.4, but for its schemes other than http and https.
+    #[test]
+    fn references_resolve_as_in_the_rfc() {
+        let rows = [
+            ("g", "http://a/b/c/g"),
+            ("./g", "http://a/b/c/g"),
+            ("g/", "http://a/b/c/g/"),
+            ("/g", "http://a/g"),
+            ("//g", "http://g/"),
+            ("?y", "http://a/b/c/d;p?y"),
+            ("g?y", "http://a/b/c/g?y"),
+            ("#s", "http://a/b/c/d;p?q"),
+            ("g#s", "http://a/b/c/g"),
+            ("g?y#s", "http://a/b/c/g?y"),
+            (";x", "http://a/b/c/;x"),
+            ("g;x", "http://a/b/c/g;x"),
+            ("g;x?y#s", "http://a/b/c/g;x?y"),
+            (".", "http://a/b/c/"),
+            ("./", "http://a/b/c/"),
+            ("..", "http://a/b/"),
+            ("../", "http://a/b/"),
+            ("../g", "http://a/b/g"),
+            ("../..", "http://a/"),
+            ("../../", "http://a/"),
+            ("../../g", "http://a/g"),
+            ("../../../g", "http://a/g"),
+            ("../../../../g", "http://a/g"),
+            ("/./g", "http://a/g"),
+            ("/../g", "http://a/g"),
+            ("g.", "http://a/b/c/g."),
+            (".g", "http://a/b/c/.g"),
+            ("g..", "http://a/b/c/g.."),
+            ("..g", "http://a/b/c/..g"),
+            ("./../g", "http://a/b/g"),
+            ("./g/.", "http://a/b/c/g/"),
+            ("g/./h", "http://a/b/c/g/h"),
+            ("g/../h", "http://a/b/c/h"),
+            ("g;x=1/./y", "http://a/b/c/g;x=1/y"),
+            ("g;x=1/../y", "http://a/b/c/y"),
+            ("g?y/./x", "http://a/b/c/g?y/./x"),
+            ("g?y/../x", "http://a/b/c/g?y/../x"),
+        ];
+
+        let base = url("http://a/b/c/d;p?q");
+        for (reference, want) in rows {
+            assert_eq!(text(&base.join(reference.as_bytes()).unwrap()), want, "{reference}");
+        }
+    }
+
+    #[test]
+    fn references_keep_or_replace_the_origin() {
+        let base = "https://a:8443/v2/x/blobs/y?z";
+        let rows = [
+            ("absolute", "http://b/c", "http://b/c"),
+            ("absolute with dot segments", "http://b/c/../d/./?e", "http://b/d/?e"),
+            ("absolute with percent-encoded dots", "http://b/c/%2e%2e/d", "http://b/c/%2e%2e/d"),
+            ("another host", "//b/c", "https://b/c"),
+            ("another host and port", "//b:1", "https://b:1/"),
+            ("path", "/c?d", "https://a:8443/c?d"),
+            ("relative path", "c", "https://a:8443/v2/x/blobs/c"),
+            ("query", "?c", "https://a:8443/v2/x/blobs/y?c"),
+            ("fragment only", "#c", "https://a:8443/v2/x/blobs/y?z"),
+            ("colon behind the first segment", "c/d:e", "https://a:8443/v2/x/blobs/c/d:e"),
+            ("colon behind a dot segment", "./c:d", "https://a:8443/v2/x/blobs/c:d"),
+            ("colon behind a digit", "1:2", "https://a:8443/v2/x/blobs/1:2"),
+            ("empty segments", "/c//d//", "https://a:8443/c//d//"),
+            ("two slashes by dot segments", "/..//b/c", "https://a:8443//b/c"),
+            ("backslash", "/\\b", "https://a:8443/\\b"),
+        ];
+
+        for (name, reference, want) in rows {
+            assert_eq!(text(&url(base).join(reference.as_bytes()).unwrap()), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_reference_that_leads_nowhere_is_refused() {
+        let rows = [
+            ("empty", "", LocationError::Empty),
+            ("scheme without slashes", "https:c", LocationError::Host),
+            ("scheme without host", "http://", LocationError::Host),
+            ("three slashes", "///b", LocationError::Host),
+            ("user", "//u@b/", LocationError::UserInfo),
+            ("another scheme", "gopher://b/", LocationError::Scheme),
+            ("colon in the first segment", "c:d", LocationError::Scheme),
+            ("line feed", "/\n", LocationError::Byte(b'\n')),
+        ];
+
+        let base = url("https://a/b");
+        for (name, reference, want) in rows {
+            assert_eq!(base.join(reference.as_bytes()), Err(want), "{name}");
+        }
+    }
+
+    #[test]
+    fn relative_references_do_not_add_up() {
+        let base = url(&format!("https://a/{}/", "b".repeat(MAX_LENGTH - 20)));
+        assert!(base.join(b"c").is_ok());
+        assert_eq!(base.join(&[b'c'; 20]), Err(LocationError::TooLong));
+    }
+
+    #[test]
+    fn what_is_asked_of_a_url_is_told() {
+        let https = url("https://a.example/b?X-Amz-Signature=secret");
+        assert_eq!(https.without_query(), "https://a.example/b");
+        assert_eq!(url("http://[::1]:443/?a").without_query(), "http://[::1]:443/");
+
+        let rows = [
+            ("name", "http://a/", None),
+            ("IPv4", "http://127.0.0.1/", Some("127.0.0.1")),
+            ("IPv6", "http://[::1]/", Some("::1")),
+            ("mapped", "http://[::ffff:127.0.0.1]/", Some("::ffff:127.0.0.1")),
+        ];
+        for (name, given, want) in rows {
+            assert_eq!(url(given).ip(), want.map(|ip| ip.parse().unwrap()), "{name}");
+        }
+
+        let rows = [
+            ("path and query", "https://A.example:443/other?x", true),
+            ("scheme", "http://a.example:443/", false),
+            ("host", "https://b.example/", false),
+            ("port", "https://a.example:8443/", false),
+        ];
+        for (name, other, want) in rows {
+            assert_eq!(https.same_origin(&url(other)), want, "{name}");
+        }
+    }
+}

@@ -225,3 +225,255 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text.as_bytes()).unwrap()
+    }
+
+    fn decision(base: &str, location: &str, policy: &Policy) -> Decision {
+        let redirect = Redirect {
+            status: 307,
+            location: Some(location.as_bytes()),
+            base: &url(base),
+            followed: 0,
+            looped: false,
+        };
+        decide(&redirect, policy)
+    }
+
+    #[test]
+    fn five_statuses_with_a_location_are_followed() {
+        let base = url("https://a/v2/");
+        let rows = [
+            (200, false),
+            (201, false),
+            (300, false),
+            (301, true),
+            (302, true),
+            (303, true),
+            (304, false),
+            (305, false),
+            (306, false),
+            (307, true),
+            (308, true),
+            (309, false),
+            (401, false),
+            (500, false),
+        ];
+
+        for (status, follows) in rows {
+            let redirect =
+                Redirect { status, location: Some(b"/b"), base: &base, followed: 0, looped: false };
+            let want = if follows { Decision::Follow(url("https://a/b")) } else { Decision::Pass };
+            assert_eq!(decide(&redirect, &Policy::default()), want, "{status}");
+
+            let redirect = Redirect { location: None, ..redirect };
+            assert_eq!(decide(&redirect, &Policy::default()), Decision::Pass, "bare {status}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_followed_or_refused_with_its_cause() {
+        let host = |host: &str| host.to_owned();
+        let rows = [
+            ("CDN", "https://cdn.example/x?y", Ok("https://cdn.example/x?y")),
+            ("relative", "x", Ok("https://a/v2/x")),
+            ("another port", "https://a:8443/x", Ok("https://a:8443/x")),
+            ("public address", "https://104.16.99.215/x", Ok("https://104.16.99.215/x")),
+            ("downgrade", "http://b/x", Err(Refusal::Downgrade(host("b")))),
+            ("downgrade of the same host", "http://a/x", Err(Refusal::Downgrade(host("a")))),
+            ("downgrade on port 443", "http://a:443/", Err(Refusal::Downgrade(host("a")))),
+            ("empty", "", Err(Refusal::Location(LocationError::Empty))),
+            ("user", "https://u@b/", Err(Refusal::Location(LocationError::UserInfo))),
+            ("file", "file:///x", Err(Refusal::Location(LocationError::Scheme))),
+            ("loopback", "https://127.0.0.1/", Err(Refusal::Address(host("127.0.0.1")))),
+            ("loopback, IPv6", "https://[::1]/", Err(Refusal::Address(host("[::1]")))),
+            (
+                "mapped loopback",
+                "https://[::ffff:127.0.0.1]:1/",
+                Err(Refusal::Address(host("[::ffff:127.0.0.1]"))),
+            ),
+            (
+                "metadata",
+                "//169.254.169.254/latest/meta-data/",
+                Err(Refusal::Address(host("169.254.169.254"))),
+            ),
+        ];
+
+        for (name, location, want) in rows {
+            let want = match want {
+                Ok(target) => Decision::Follow(url(target)),
+                Err(refusal) => Decision::Refuse(refusal),
+            };
+            assert_eq!(decision("https://a/v2/", location, &Policy::default()), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn http_goes_on_to_http_and_to_https() {
+        for location in ["http://b/", "https://b/"] {
+            let got = decision("http://a/", location, &Policy::default());
+            assert_eq!(got, Decision::Follow(url(location)), "{location}");
+        }
+    }
+
+    #[test]
+    fn hops_are_counted_and_loops_are_ended() {
+        let base = url("https://a/");
+        let first = Redirect {
+            status: 302,
+            location: Some(b"https://b/"),
+            base: &base,
+            followed: 0,
+            looped: false,
+        };
+        let policy = Policy { hops: 3, ..Policy::default() };
+        let rows = [
+            ("last hop", Redirect { followed: 2, ..first }, None),
+            ("one too many", Redirect { followed: 3, ..first }, Some(Refusal::Hops(3))),
+            ("many too many", Redirect { followed: 255, ..first }, Some(Refusal::Hops(3))),
+            ("loop", Redirect { looped: true, ..first }, Some(Refusal::Loop)),
+        ];
+
+        for (name, redirect, refusal) in rows {
+            let want = refusal.map_or(Decision::Follow(url("https://b/")), Decision::Refuse);
+            assert_eq!(decide(&redirect, &policy), want, "{name}");
+        }
+        let passed = Redirect { status: 401, followed: 9, looped: true, ..first };
+        assert_eq!(decide(&passed, &policy), Decision::Pass, "what is no redirect");
+    }
+
+    #[test]
+    fn allow_names_hosts_and_ports() {
+        let rows = [
+            ("host", "cdn.example", "https://cdn.example/", true),
+            ("host, http", "cdn.example", "http://cdn.example/", true),
+            ("host in upper case", "CDN.example", "https://cdn.Example/", true),
+            ("host with a final dot", "cdn.example", "https://cdn.example./", true),
+            ("host below", "cdn.example", "https://a.cdn.example/", false),
+            ("host that begins alike", "cdn.example", "https://cdn.example.evil/", false),
+            ("host, another port", "cdn.example", "https://cdn.example:8443/", false),
+            ("host, port of http over https", "cdn.example", "https://cdn.example:80/", true),
+            ("port", "cdn.example:8443", "https://cdn.example:8443/", true),
+            ("port, default asked", "cdn.example:8443", "https://cdn.example/", false),
+            ("default port named", "cdn.example:443", "https://cdn.example/", true),
+            ("default port named, http", "cdn.example:443", "http://cdn.example/", false),
+            ("suffix", ".cdn.example", "https://a.b.cdn.example/", true),
+            ("suffix itself", ".cdn.example", "https://cdn.example/", true),
+            ("suffix with a final dot", ".cdn.example.", "https://a.cdn.example/", true),
+            ("suffix within a label", ".cdn.example", "https://evilcdn.example/", false),
+            ("suffix with port", ".cdn.example:1", "https://a.cdn.example:1/", true),
+            ("regex", r"~cdn\d+\.example", "https://cdn42.example/", true),
+            ("regex of a part", r"~cdn", "https://cdn42.example/", false),
+            ("regex, leftmost alternative shorter", "~a|ab", "https://ab/", true),
+            ("regex, alternative escapes no anchor", "~a|b", "https://a.evil/", false),
+            ("regex in upper case", "~CDN", "https://cdn/", true),
+            ("regex with anchors", "~^cdn$", "https://cdn/", true),
+            ("regex with flags", "~(?m)^cdn$", "https://cdn/", true),
+            ("regex with port", "~cdn:8443", "https://cdn:8443/", true),
+            ("regex with port, default asked", "~cdn:8443", "https://cdn/", false),
+            ("regex with a colon inside", "~(?:cdn)", "https://cdn/", true),
+            ("IPv4", "104.16.99.215", "https://104.16.99.215/", true),
+            ("IPv6", "[2606:4700::1]", "https://[2606:4700::1]/", true),
+            ("IPv6 with port", "[2606:4700::1]:1", "https://[2606:4700::1]:1/", true),
+        ];
+
+        for (name, pattern, target, want) in rows {
+            assert_eq!(Allow::parse(pattern).unwrap().matches(&url(target)), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_no_host_matches_is_refused() {
+        let rows = [
+            ("empty", "", "no valid host"),
+            ("dot", ".", "no valid host"),
+            ("port alone", ":80", "no valid host"),
+            ("wildcard", "*.example", "no valid host"),
+            ("URL", "https://a/", "no valid host"),
+            ("IPv6 without brackets", "::1", "no valid host"),
+            ("two ports", "a:1:2", "no valid host"),
+            ("empty port", "a:", "the port is not between 1 and 65535"),
+            ("port 0", "a:0", "the port is not between 1 and 65535"),
+            ("port too large", "a:65536", "the port is not between 1 and 65535"),
+            ("suffix of an IPv4 address", ".10.0.0.1", "no domain"),
+            ("suffix of an IPv6 address", ".[::1]", "no domain"),
+            ("empty regex", "~", "empty regex"),
+            ("regex not closed", "~[a", "unclosed character class"),
+            ("regex out of its group", "~a)|(b", "unopened group"),
+        ];
+
+        for (name, pattern, want) in rows {
+            assert_eq!(Allow::parse(pattern).err().as_deref(), Some(want), "{name}");
+        }
+    }
+
+    #[test]
+    fn allow_binds_other_origins_only() {
+        let allow = vec![Allow::parse("cdn.example").unwrap(), Allow::parse(".b").unwrap()];
+        let policy = Policy { allow, ..Policy::default() };
+        let evil = || Decision::Refuse(Refusal::NotAllowed("evil.example".to_owned()));
+        let rows = [
+            ("first", "https://cdn.example/", Decision::Follow(url("https://cdn.example/"))),
+            ("second", "https://a.b/", Decision::Follow(url("https://a.b/"))),
+            ("same origin", "/x", Decision::Follow(url("https://a:8443/x"))),
+            ("neither", "https://evil.example/", evil()),
+        ];
+
+        for (name, location, want) in rows {
+            assert_eq!(decision("https://a:8443/", location, &policy), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn private_networks_are_open_if_configured() {
+        let private = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()];
+        let policy = Policy { private, ..Policy::default() };
+        let rows = [
+            ("inside", "10.1.2.3", true),
+            ("inside, mapped", "::ffff:10.1.2.3", true),
+            ("inside, IPv6", "::1", true),
+            ("outside", "127.0.0.1", false),
+            ("outside, IPv6", "fe80::1", false),
+            ("public", "8.8.8.8", true),
+        ];
+        for (name, address, want) in rows {
+            assert_eq!(policy.permits(address.parse().unwrap()), want, "{name}");
+        }
+
+        let got = decision("https://a/", "https://10.1.2.3/", &policy);
+        assert_eq!(got, Decision::Follow(url("https://10.1.2.3/")));
+    }
+
+    #[test]
+    fn a_private_registry_may_redirect_within_itself() {
+        let got = decision("http://127.0.0.1:5000/v2/", "/v2/x", &Policy::default());
+        assert_eq!(got, Decision::Follow(url("http://127.0.0.1:5000/v2/x")));
+    }
+
+    #[test]
+    fn a_refusal_tells_host_and_cause() {
+        let location = LocationError::Byte(b'\n');
+        let host = || "b".to_owned();
+        let rows = [
+            (Refusal::Location(location), None, "invalid redirect, byte 0x0a in the URL"),
+            (
+                Refusal::Downgrade(host()),
+                Some("b"),
+                "a redirect from https to http is not followed",
+            ),
+            (Refusal::NotAllowed(host()), Some("b"), "redirects to this host are not allowed"),
+            (Refusal::Address(host()), Some("b"), "redirects to this address are not allowed"),
+            (Refusal::Hops(5), None, "more than 5 redirects"),
+            (Refusal::Loop, None, "the request runs in a loop"),
+        ];
+
+        for (refusal, host, text) in rows {
+            assert_eq!((refusal.host(), refusal.to_string().as_str()), (host, text));
+        }
+    }
+}
