@@ -118,3 +118,107 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     }
     u64::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(body: &[u8]) -> Body<'_> {
+        Body::Whole(Cow::Borrowed(body))
+    }
+
+    #[test]
+    fn a_body_of_known_length_is_whole_at_its_last_byte() {
+        let rows = [
+            ("HEAD", Framing::None, "", whole(b"")),
+            ("HEAD with a body", Framing::None, "x", Body::Surplus),
+            ("empty", Framing::Length(0), "", whole(b"")),
+            ("nothing yet", Framing::Length(3), "", Body::Partial),
+            ("one byte less", Framing::Length(3), "ab", Body::Partial),
+            ("whole", Framing::Length(3), "abc", whole(b"abc")),
+            ("one byte more", Framing::Length(3), "abcd", Body::Surplus),
+            ("longest", Framing::Length(u64::MAX), "abc", Body::Partial),
+            ("until the connection closes", Framing::Close, "abc", Body::Partial),
+            ("nothing until the connection closes", Framing::Close, "", Body::Partial),
+        ];
+
+        for (name, framing, received, want) in rows {
+            assert_eq!(read(framing, received.as_bytes()), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_chunked_body_is_decoded() {
+        let rows = [
+            ("empty", "0\r\n\r\n", ""),
+            ("one chunk", "3\r\nabc\r\n0\r\n\r\n", "abc"),
+            ("several chunks", "1\r\na\r\n2\r\nbc\r\n0\r\n\r\n", "abc"),
+            ("CRLF in a chunk", "4\r\n\r\n0\r\r\n0\r\n\r\n", "\r\n0\r"),
+            (
+                "hexadecimal in both cases",
+                "A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n",
+                "01234567890123456789",
+            ),
+            ("zeros before", "0003\r\nabc\r\n000\r\n\r\n", "abc"),
+            ("extensions", "3;a=b;c=\"d;\"\r\nabc\r\n0 ;e\r\n\r\n", "abc"),
+            ("space behind the size", "3 \t\r\nabc\r\n0\r\n\r\n", "abc"),
+            ("trailer", "0\r\nA: b\r\nC:\r\n\r\n", ""),
+        ];
+
+        for (name, received, want) in rows {
+            let received = received.as_bytes();
+            assert_eq!(read(Framing::Chunked, received), whole(want.as_bytes()), "{name}");
+
+            for end in 0..received.len() {
+                let got = read(Framing::Chunked, &received[..end]);
+                assert_eq!(got, Body::Partial, "{name}, {end} bytes of it");
+            }
+            let more = [received, b"H"].concat();
+            assert_eq!(read(Framing::Chunked, &more), Body::Surplus, "{name}, one byte more");
+        }
+    }
+
+    #[test]
+    fn what_is_not_chunked_is_surplus() {
+        let rows = [
+            ("no size", "\r\n"),
+            ("no number", "x\r\n"),
+            ("sign", "+3\r\nabc\r\n0\r\n\r\n"),
+            ("prefix", "0x3\r\nabc\r\n0\r\n\r\n"),
+            ("space before", " 3\r\nabc\r\n0\r\n\r\n"),
+            ("text behind the size", "3 4\r\nabc\r\n0\r\n\r\n"),
+            ("65 bits", "10000000000000000\r\n"),
+            ("many digits", "fffffffffffffffffffffffffffffffff\r\n"),
+            ("bare line feed", "3\nabc\n0\n\n"),
+            ("bare carriage return", "3\rabc"),
+            ("NUL in an extension", "3;\0\r\n"),
+            ("chunk longer than its size", "3\r\nabcd\r\n0\r\n\r\n"),
+            ("chunk shorter than its size", "3\r\nab\r\n0\r\n\r\n"),
+            ("trailer without colon", "0\r\nA\r\n\r\n"),
+            ("trailer without name", "0\r\n: a\r\n\r\n"),
+            ("folded trailer", "0\r\nA: b\r\n c: d\r\n\r\n"),
+            ("bare line feed in a trailer", "0\r\nA: b\n\r\n"),
+            ("next answer", "0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
+        ];
+
+        for (name, received) in rows {
+            assert_eq!(read(Framing::Chunked, received.as_bytes()), Body::Surplus, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_size_beyond_all_memory_is_waited_for() {
+        for size in ["7fffffffffffffff", "ffffffffffffffff", "fffffffffffffffe"] {
+            let received = format!("{size}\r\nabc\r\n0\r\n\r\n");
+            assert_eq!(read(Framing::Chunked, received.as_bytes()), Body::Partial, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_single_chunk_is_not_copied() {
+        let Body::Whole(body) = read(Framing::Chunked, b"3\r\nabc\r\n0\r\n\r\n") else {
+            panic!("not whole");
+        };
+        assert!(matches!(body, Cow::Borrowed(b"abc")));
+    }
+}

@@ -26,3 +26,49 @@ pub fn count<'a>(values: impl Iterator<Item = &'a [u8]>, id: &str) -> usize {
         .filter(|name| syntax::trim_ows(name).eq_ignore_ascii_case(id.as_bytes()))
         .count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_stable_and_differs_by_host_and_prefix() {
+        // The hash of a zero byte alone, by the definition of FNV-1a.
+        assert_eq!(id(b"", b""), "docker-mirror-af63bd4c8601b7df");
+        assert_eq!(id(b"a", b"/etc/nginx"), id(b"a", b"/etc/nginx"));
+
+        let ids = [
+            ("host", id(b"b", b"/etc/nginx")),
+            ("prefix", id(b"a", b"/opt/nginx")),
+            ("border between both", id(b"a/", b"etc/nginx")),
+        ];
+        for (name, other) in ids {
+            assert_ne!(id(b"a", b"/etc/nginx"), other, "{name}");
+            assert!(syntax::is_token(other.as_bytes()), "{name} is a pseudonym");
+        }
+    }
+
+    #[test]
+    fn the_id_is_counted_in_every_line_and_element() {
+        let rows: [(&str, &[&str], usize); 13] = [
+            ("no line", &[], 0),
+            ("empty line", &[""], 0),
+            ("alone", &["me"], 1),
+            ("among others", &["a, me ,b"], 1),
+            ("several times", &["me,me", "a", "me"], 3),
+            ("empty elements", &[",,me,,"], 1),
+            ("parameters", &["me; v=1;x=\"y\""], 1),
+            ("parameters of others", &["a;me, b;x=me"], 0),
+            ("another case", &["ME"], 1),
+            ("part of a name", &["mee, xme, me.example"], 0),
+            ("with a port", &["me:80"], 0),
+            ("behind a quote that stays open", &["a;x=\", me"], 1),
+            ("tabs", &["\tme\t"], 1),
+        ];
+
+        for (name, values, want) in rows {
+            let values = values.iter().map(|value| value.as_bytes());
+            assert_eq!(count(values, "me"), want, "{name}");
+        }
+    }
+}

@@ -232,7 +232,7 @@ pub fn fallback_on(args: &[&str]) -> Result<Conditions, ArgError> {
 }
 
 fn status(digits: &str) -> Option<u16> {
-    let status = decimal(digits)?;
+    let status = decimal(digits).filter(|_| digits.len() == 3)?;
     let valid = (400..=599).contains(&status) && status != 401 && status != 407;
     u16::try_from(status).ok().filter(|_| valid)
 }
@@ -394,5 +394,308 @@ fn milliseconds(text: &str) -> Option<u64> {
             return Some(total);
         }
         rest = behind;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(text: &str) -> Vec<&str> {
+        text.split_whitespace().collect()
+    }
+
+    /// The refused argument, and how the rest of the message begins.
+    fn refused<T: fmt::Debug>(name: &str, result: Result<T, ArgError>, value: &str, allowed: &str) {
+        let error = result.expect_err(name);
+        assert_eq!(error.value, value, "{name}");
+        assert!(error.allowed.starts_with(allowed), "{name}: {error}");
+    }
+
+    #[test]
+    fn realm_rewrite_takes_one_argument() {
+        let rows = [
+            ("on", Realm::On),
+            ("off", Realm::Off),
+            ("https://mirror.example", Realm::Url("https://mirror.example")),
+            ("http://mirror:5000/auth", Realm::Url("http://mirror:5000/auth")),
+            ("HTTPS://mirror", Realm::Url("HTTPS://mirror")),
+            ("https://$host/auth", Realm::Url("https://$host/auth")),
+            ("https://${host}:5000", Realm::Url("https://${host}:5000")),
+            ("$scheme://$http_host", Realm::Url("$scheme://$http_host")),
+            ("http$s://mirror", Realm::Url("http$s://mirror")),
+            ("$url", Realm::Url("$url")),
+        ];
+
+        for (arg, want) in rows {
+            assert_eq!(realm_rewrite(&[arg]), Ok(want), "{arg}");
+        }
+    }
+
+    #[test]
+    fn realm_rewrite_refuses_what_begins_no_realm() {
+        let rows = [
+            ("another word", "yes", "yes", "\"on\", \"off\", or a URL"),
+            ("upper case", "ON", "ON", "\"on\""),
+            ("host only", "mirror.example", "mirror.example", "\"on\""),
+            ("another scheme", "ftp://a", "ftp://a", "\"on\""),
+            ("user", "https://u@a", "https://u@a", "\"on\""),
+            ("query", "https://a/?b", "https://a/?b", "\"on\""),
+            ("bad port", "https://a:0", "https://a:0", "\"on\""),
+            ("variable behind another scheme", "ftp://$host", "ftp://$host", "\"on\""),
+            ("variable and query", "https://$host/?a", "https://$host/?a", "\"on\""),
+            ("variable and quote", "https://$host/\"", "https://$host/\"", "\"on\""),
+            ("off and more", "off on", "off", ONLY),
+            ("two URLs", "http://a http://b", "http://a", ONLY),
+            ("nothing", "", "", "\"on\""),
+        ];
+
+        for (name, given, value, allowed) in rows {
+            refused(name, realm_rewrite(&args(given)), value, allowed);
+        }
+    }
+
+    #[test]
+    fn follow_redirect_takes_its_parameters_in_any_order() {
+        assert!(follow_redirect(&["off"]).unwrap().is_none());
+
+        let policy = follow_redirect(&["on"]).unwrap().unwrap();
+        assert_eq!((policy.hops, policy.verify), (5, true));
+        assert!(policy.allow.is_empty() && policy.private.is_empty());
+
+        let given = args(
+            "private=10.0.0.0/8 allow=.a verify=off allow=b:5000 on hops=8 private=::1 allow=~c",
+        );
+        let policy = follow_redirect(&given).unwrap().unwrap();
+        assert_eq!((policy.hops, policy.verify), (8, false));
+        assert_eq!(policy.private, ["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]);
+        assert!(matches!(
+            &policy.allow[..],
+            [Allow::Suffix(_, None), Allow::Host(_, Some(5000)), Allow::Regex(_, None)]
+        ));
+    }
+
+    #[test]
+    fn follow_redirect_refuses_what_it_does_not_take() {
+        let rows = [
+            ("another word", "yes", "yes", "\"on\", \"off\", \"hops=number\""),
+            ("unknown parameter", "on hop=3", "hop=3", "\"on\", \"off\""),
+            ("on with a value", "on=1", "on=1", "\"on\", \"off\""),
+            ("no on", "hops=3", "hops=3", "given together with \"on\""),
+            ("on twice", "on on", "on", ONCE),
+            ("off and on", "on off", "off", ONLY),
+            ("off twice", "off off", "off", ONLY),
+            ("off with a parameter", "off hops=3", "off", ONLY),
+            ("hops twice", "on hops=3 hops=4", "hops=4", ONCE),
+            ("hops 0", "on hops=0", "hops=0", "a number from 1 to 8"),
+            ("hops 9", "on hops=9", "hops=9", "a number from 1 to 8"),
+            (
+                "hops of many digits",
+                "on hops=99999999999999999999",
+                "hops=99999999999999999999",
+                "a number",
+            ),
+            ("hops empty", "on hops=", "hops=", "a number from 1 to 8"),
+            ("hops with sign", "on hops=+3", "hops=+3", "a number from 1 to 8"),
+            ("verify", "on verify=yes", "verify=yes", "\"verify=on\" or \"verify=off\""),
+            ("verify twice", "on verify=on verify=off", "verify=off", ONCE),
+            ("same allow", "on allow=a allow=a", "allow=a", ONCE),
+            ("allow empty", "on allow=", "allow=", "\"allow=host\""),
+            (
+                "allow with a bad regex",
+                "on allow=~(",
+                "allow=~(",
+                "\"allow=host\", \"allow=.suffix\" or \"allow=~regex\", with or without \":port\": unclosed group",
+            ),
+            ("same private", "on private=::1 private=::1", "private=::1", ONCE),
+            (
+                "private",
+                "on private=10.0.0.1/8",
+                "private=10.0.0.1/8",
+                "a network such as \"private=10.0.0.0/8\": address bits behind the prefix",
+            ),
+            ("nothing", "", "", "given together with \"on\""),
+        ];
+
+        for (name, given, value, allowed) in rows {
+            refused(name, follow_redirect(&args(given)), value, allowed);
+        }
+    }
+
+    #[test]
+    fn fallback_takes_urls_and_what_they_share() {
+        assert_eq!(fallback(&["off"]), Ok(None));
+
+        let given = "https://A.example/ credentials=none http://127.0.0.1:5000/hub/ verify=off";
+        let targets = fallback(&args(given)).unwrap().unwrap();
+        let facts: Vec<_> = targets
+            .iter()
+            .map(|target| (target.base.authority(), target.base.uri.as_str()))
+            .collect();
+        let want = [("a.example".to_owned(), ""), ("127.0.0.1:5000".to_owned(), "/hub")];
+        assert_eq!(facts, want);
+        for target in targets {
+            assert_eq!((target.credentials, target.verify), (Credentials::None, false));
+        }
+
+        let targets = fallback(&["https://a"]).unwrap().unwrap();
+        assert_eq!((targets[0].credentials, targets[0].verify), (Credentials::Bearer, true));
+    }
+
+    #[test]
+    fn fallback_refuses_what_it_does_not_take() {
+        let nine = "http://1.a http://2.a http://3.a http://4.a http://5.a http://6.a http://7.a \
+                    http://8.a http://9.a";
+        let rows = [
+            ("another word", "yes", "yes", "\"off\", \"credentials=bearer|none\""),
+            ("host only", "mirror.example", "mirror.example", "\"off\""),
+            ("unknown parameter", "http://a proxy=b", "proxy=b", "\"off\""),
+            ("another scheme", "ftp://a", "ftp://a", "\"off\""),
+            ("user", "http://u@a", "http://u@a", "\"off\""),
+            ("query", "http://a/?b", "http://a/?b", "\"off\""),
+            ("fragment", "http://a#b", "http://a#b", "\"off\""),
+            ("variable", "http://$host", "http://$host", "a URL without variables"),
+            ("same URL", "http://a http://a", "http://a", ONCE),
+            ("same URL in other words", "http://a http://A:80/", "http://A:80/", ONCE),
+            ("no URL", "verify=on", "verify=on", "given together with a URL"),
+            ("off and more", "off http://a", "off", ONLY),
+            (
+                "credentials",
+                "http://a credentials=basic",
+                "credentials=basic",
+                "\"credentials=bearer\" or",
+            ),
+            (
+                "credentials twice",
+                "http://a credentials=none credentials=none",
+                "credentials=none",
+                ONCE,
+            ),
+            ("verify", "http://a verify=", "verify=", "\"verify=on\" or"),
+            ("verify twice", "verify=on http://a verify=on", "verify=on", ONCE),
+            ("too many", nine, "http://9.a", "one of at most 8 URLs"),
+            ("nothing", "", "", "given together with a URL"),
+        ];
+
+        for (name, given, value, allowed) in rows {
+            refused(name, fallback(&args(given)), value, allowed);
+        }
+    }
+
+    #[test]
+    fn fallback_on_takes_conditions() {
+        let conditions = fallback_on(&args("timeout http_404 http_599")).unwrap();
+        assert!(!conditions.error && conditions.timeout);
+        assert!(conditions.statuses().eq([404, 599]));
+
+        let all = args("error timeout http_429 http_502 http_503 http_504");
+        assert_eq!(fallback_on(&all), Ok(Conditions::default()));
+    }
+
+    #[test]
+    fn fallback_on_refuses_what_is_no_condition() {
+        let rows = [
+            ("another word", "always", "always", "\"error\", \"timeout\", or \"http_\""),
+            ("off", "off", "off", "\"error\""),
+            ("challenge", "error http_401", "http_401", "\"error\""),
+            ("challenge of a proxy", "http_407", "http_407", "\"error\""),
+            ("redirect", "http_302", "http_302", "\"error\""),
+            ("status out of range", "http_600", "http_600", "\"error\""),
+            ("class of statuses", "http_5xx", "http_5xx", "\"error\""),
+            ("no status", "http_", "http_", "\"error\""),
+            ("status with sign", "http_+429", "http_+429", "\"error\""),
+            ("twice", "error error", "error", ONCE),
+            ("status twice", "http_429 error http_429", "http_429", ONCE),
+            ("status twice in other digits", "http_429 http_0429", "http_0429", "\"error\""),
+            ("nothing", "", "", "\"error\""),
+        ];
+
+        for (name, given, value, allowed) in rows {
+            refused(name, fallback_on(&args(given)), value, allowed);
+        }
+    }
+
+    #[test]
+    fn keepalive_takes_a_number_and_its_parameters() {
+        let default = Keepalive::default();
+        let rows = [
+            ("off", Keepalive { connections: 0, ..default }),
+            ("64", Keepalive { connections: 64, ..default }),
+            ("65536", Keepalive { connections: 65_536, ..default }),
+            (
+                "time=24d requests=1 64 timeout=500ms",
+                Keepalive { connections: 64, timeout: 500, requests: 1, time: MAX_TIME },
+            ),
+        ];
+
+        for (given, want) in rows {
+            assert_eq!(keepalive(&args(given)), Ok(want), "{given}");
+        }
+    }
+
+    #[test]
+    fn keepalive_refuses_what_it_does_not_take() {
+        let rows = [
+            ("another word", "on", "on", "a number of connections, \"off\""),
+            ("unknown parameter", "8 max=1", "max=1", "a number of connections"),
+            ("negative", "-1", "-1", "a number of connections"),
+            ("none", "0", "0", "a number from 1 to 65536"),
+            ("too many", "65537", "65537", "a number from 1 to 65536"),
+            ("two numbers", "8 9", "9", ONCE),
+            ("no number", "timeout=1s", "timeout=1s", "given together with a number"),
+            ("off and more", "off timeout=1s", "off", ONLY),
+            ("no requests", "8 requests=0", "requests=0", "a number from 1 to 1000000000"),
+            ("requests twice", "8 requests=1 requests=1", "requests=1", ONCE),
+            ("no timeout", "8 timeout=0", "timeout=0", "a time such as"),
+            ("timeout twice", "8 timeout=1 timeout=1", "timeout=1", ONCE),
+            ("no unit of time", "8 time=1x", "time=1x", "a time such as"),
+            ("time too long", "8 time=25d", "time=25d", "a time such as"),
+            ("nothing", "", "", "given together with a number"),
+        ];
+
+        for (name, given, value, allowed) in rows {
+            refused(name, keepalive(&args(given)), value, allowed);
+        }
+    }
+
+    #[test]
+    fn times_are_written_as_everywhere_in_nginx() {
+        let rows = [
+            ("seconds", "30s", Some(30_000)),
+            ("no unit", "30", Some(30_000)),
+            ("milliseconds", "500ms", Some(500)),
+            ("minutes", "5m", Some(300_000)),
+            ("hours", "1h", Some(3_600_000)),
+            ("days", "1d", Some(86_400_000)),
+            ("weeks", "1w", Some(604_800_000)),
+            ("months", "1M", Some(2_592_000_000)),
+            ("years", "1y", Some(31_536_000_000)),
+            ("several units", "1h30m", Some(5_400_000)),
+            ("all units", "1y1M1w1d1h1m1s1ms", Some(34_822_861_001)),
+            ("seconds without unit behind", "1m30", Some(90_000)),
+            ("units in the wrong order", "1s1m", None),
+            ("unit twice", "1m1m", None),
+            ("seconds twice", "1s1", None),
+            ("no unit before another", "1 1s", None),
+            ("empty", "", None),
+            ("unit alone", "s", None),
+            ("negative", "-1s", None),
+            ("fraction", "1.5s", None),
+            ("upper case", "1S", None),
+            ("another alphabet", "1\u{441}", None),
+            ("too long for 64 bits", "999999999999y", None),
+            ("too many digits", "99999999999999999999s", None),
+            ("sum too long for 64 bits", "584554530y584554531M", None),
+        ];
+
+        for (name, text, want) in rows {
+            assert_eq!(milliseconds(text), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_error_reads_as_one_of_nginx() {
+        let error = ArgError::new("x", "\"on\" or \"off\"");
+        assert_eq!(error.to_string(), "invalid value \"x\", it must be \"on\" or \"off\"");
     }
 }

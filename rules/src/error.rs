@@ -62,3 +62,45 @@ pub fn body(code: Code, message: &str) -> String {
     body.push_str("\"}]}\n");
     body
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_json_whatever_the_message() {
+        let rows = [
+            ("plain", "a", "a"),
+            ("empty", "", ""),
+            ("quote and backslash", r#"a "b" \c"#, r#"a \"b\" \\c"#),
+            ("control characters", "a\n\t\0\x1f", r"a\u000a\u0009\u0000\u001f"),
+            ("DEL and beyond ASCII", "\x7f\u{fc}\u{1f433}", "\x7f\u{fc}\u{1f433}"),
+        ];
+
+        for (name, message, escaped) in rows {
+            let want = format!(
+                "{{\"errors\":[{{\"code\":\"UNAVAILABLE\",\"message\":\"{escaped}\"}}]}}\n"
+            );
+            assert_eq!(body(Code::Unavailable, message), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn statuses_have_codes() {
+        let rows = [
+            (401, "UNAUTHORIZED"),
+            (403, "DENIED"),
+            (404, "UNKNOWN"),
+            (405, "UNSUPPORTED"),
+            (429, "TOOMANYREQUESTS"),
+            (500, "UNKNOWN"),
+            (502, "UNAVAILABLE"),
+            (503, "UNAVAILABLE"),
+            (504, "UNAVAILABLE"),
+        ];
+
+        for (status, want) in rows {
+            assert_eq!(code_for(status).as_str(), want, "{status}");
+        }
+    }
+}

@@ -199,3 +199,195 @@ pub fn speaks_for_origin(name: &[u8]) -> bool {
         ["set-cookie", "set-cookie2", "strict-transport-security", "alt-svc", "clear-site-data"];
     is_one_of(name, &NAMES) || syntax::strip_prefix_any_case(name, b"x-accel-").is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text.as_bytes()).unwrap()
+    }
+
+    fn written(method: &str, url: &Url, carry: &Carry<'_>, lines: &[(&str, &str)]) -> String {
+        let lines = lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        String::from_utf8(head(method, url, carry, lines)).unwrap()
+    }
+
+    #[test]
+    fn a_head_as_nginx_sends_it_is_read() {
+        let bytes = b"GET /v2/?a=b HTTP/1.1\r\nHost: a:5000\r\nRange:bytes=0-1 \t\r\nX-Empty:\r\n\
+                      Range: \xff\r\n\r\nbody: 1\r\n\r\n";
+        let head = Head::parse(bytes).unwrap();
+        assert_eq!(head.method(), b"GET");
+        assert_eq!(head.uri(), b"/v2/?a=b");
+        assert_eq!(head.host(), Some(b"a:5000".as_slice()));
+        let lines: [(&[u8], &[u8]); 4] = [
+            (b"Host", b"a:5000"),
+            (b"Range", b"bytes=0-1"),
+            (b"X-Empty", b""),
+            (b"Range", b"\xff"),
+        ];
+        assert!(head.lines().eq(lines));
+    }
+
+    #[test]
+    fn what_is_no_head_is_refused() {
+        let rows = [
+            ("empty", ""),
+            ("no empty line", "GET / HTTP/1.1\r\nHost: a\r\n"),
+            ("end within a line", "GET / HTTP/1.1\r\nHost: a"),
+            ("bare line feeds", "GET / HTTP/1.1\nHost: a\n\n"),
+            ("bare line feed within", "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n"),
+            ("bare carriage return", "GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n"),
+            ("NUL", "GET / HTTP/1.1\r\nHost: a\0\r\n\r\n"),
+            ("folded line", "GET / HTTP/1.1\r\nHost: a\r\n b: c\r\n\r\n"),
+            ("no colon", "GET / HTTP/1.1\r\nHost\r\n\r\n"),
+            ("no name", "GET / HTTP/1.1\r\n: a\r\n\r\n"),
+            ("space before the colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n"),
+            ("no version", "GET /\r\n\r\n"),
+            ("HTTP/2", "GET / HTTP/2.0\r\n\r\n"),
+            ("four words", "GET / / HTTP/1.1\r\n\r\n"),
+            ("two spaces", "GET  / HTTP/1.1\r\n\r\n"),
+            ("no method", " / HTTP/1.1\r\n\r\n"),
+            ("method that is no token", "G:T / HTTP/1.1\r\n\r\n"),
+            ("control byte in the URI", "GET /\t HTTP/1.1\r\n\r\n"),
+            ("an answer", "HTTP/1.1 200 OK\r\n\r\n"),
+        ];
+
+        for (name, bytes) in rows {
+            assert_eq!(Head::parse(bytes.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_told_if_there_is_one() {
+        let rows = [
+            ("one", "host: a\r\n", Some("a")),
+            ("none", "", None),
+            ("two", "Host: a\r\nHost: b\r\n", None),
+            ("empty", "Host:\r\n", Some("")),
+        ];
+
+        for (name, lines, want) in rows {
+            let bytes = format!("GET / HTTP/1.0\r\n{lines}\r\n");
+            let head = Head::parse(bytes.as_bytes()).unwrap();
+            assert_eq!(head.host(), want.map(str::as_bytes), "{name}");
+        }
+    }
+
+    const CLIENT: [(&str, &str); 23] = [
+        ("Host", "mirror.example"),
+        ("Connection", "close"),
+        ("User-Agent", "docker/29"),
+        ("Accept", "application/vnd.oci.image.index.v1+json"),
+        ("accept", "application/json"),
+        ("Accept-Encoding", "identity"),
+        ("Accept-Language", "en"),
+        ("Authorization", "Bearer abc"),
+        ("Cookie", "a=b"),
+        ("Range", "bytes=0-9"),
+        ("If-Range", "\"e\""),
+        ("If-None-Match", "\"f\""),
+        ("X-Forwarded-For", "192.0.2.1"),
+        ("X-Real-IP", "192.0.2.1"),
+        ("Forwarded", "for=192.0.2.1"),
+        ("Via", "1.1 a"),
+        ("Content-Length", "5"),
+        ("Content-Type", "text/plain"),
+        ("Transfer-Encoding", "chunked"),
+        ("TE", "trailers"),
+        ("Expect", "100-continue"),
+        ("CDN-Loop", "first; a=b"),
+        ("cdn-loop", "second"),
+    ];
+
+    #[test]
+    fn another_origin_gets_nothing_about_the_client() {
+        let carry = Carry::Public { authorization: None, via: "docker-mirror-1" };
+        let want = "GET /b?c=%2F HTTP/1.1\r\n\
+                    Host: cdn.example\r\n\
+                    User-Agent: docker/29\r\n\
+                    Accept: application/vnd.oci.image.index.v1+json\r\n\
+                    accept: application/json\r\n\
+                    Accept-Encoding: identity\r\n\
+                    Range: bytes=0-9\r\n\
+                    If-Range: \"e\"\r\n\
+                    If-None-Match: \"f\"\r\n\
+                    CDN-Loop: first; a=b, second, docker-mirror-1\r\n\
+                    \r\n";
+        assert_eq!(written("GET", &url("https://cdn.example/b?c=%2F"), &carry, &CLIENT), want);
+    }
+
+    #[test]
+    fn a_token_is_carried_if_it_is_given() {
+        let carry = Carry::Public { authorization: Some(b"Bearer abc"), via: "m" };
+        let want = "HEAD / HTTP/1.1\r\nHost: a:5000\r\nAuthorization: Bearer abc\r\n\
+                    CDN-Loop: m\r\n\r\n";
+        assert_eq!(written("HEAD", &url("https://a:5000/"), &carry, &[("Host", "b")]), want);
+    }
+
+    #[test]
+    fn the_same_origin_gets_all_but_connection_and_body() {
+        let want = "GET / HTTP/1.1\r\n\
+                    Host: [::1]:5000\r\n\
+                    User-Agent: docker/29\r\n\
+                    Accept: application/vnd.oci.image.index.v1+json\r\n\
+                    accept: application/json\r\n\
+                    Accept-Encoding: identity\r\n\
+                    Accept-Language: en\r\n\
+                    Authorization: Bearer abc\r\n\
+                    Cookie: a=b\r\n\
+                    Range: bytes=0-9\r\n\
+                    If-Range: \"e\"\r\n\
+                    If-None-Match: \"f\"\r\n\
+                    X-Forwarded-For: 192.0.2.1\r\n\
+                    X-Real-IP: 192.0.2.1\r\n\
+                    Forwarded: for=192.0.2.1\r\n\
+                    Via: 1.1 a\r\n\
+                    CDN-Loop: first; a=b\r\n\
+                    cdn-loop: second\r\n\
+                    \r\n";
+        assert_eq!(written("GET", &url("http://[::1]:5000"), &Carry::All, &CLIENT), want);
+    }
+
+    #[test]
+    fn no_argument_adds_a_line() {
+        let split = "x\r\nEvil: 1";
+        let lines = [("Accept", split), ("Accept\r\nEvil", "1"), ("Accept: x", "1"), ("", "1")];
+        let url = Url { host: split.to_owned(), uri: format!("/ {split}"), ..url("http://a") };
+        let carry = Carry::Public { authorization: Some(split.as_bytes()), via: "m" };
+        let want = "GET%0D%0Ax%0D%0AEvil:%201 /%20x%0D%0AEvil:%201 HTTP/1.1\r\n\
+                    Host: x%0D%0AEvil:%201\r\nCDN-Loop: m\r\n\r\n";
+        assert_eq!(written(&format!("GET\r\n{split}"), &url, &carry, &lines), want);
+    }
+
+    #[test]
+    fn a_broken_cdn_loop_does_not_hide_ours() {
+        let carry = Carry::Public { authorization: None, via: "m" };
+        let lines = [("CDN-Loop", "a\nb"), ("CDN-Loop", ""), ("CDN-Loop", "c;d=\"")];
+        let want = "GET / HTTP/1.1\r\nHost: a\r\nCDN-Loop: c;d=\", m\r\n\r\n";
+        assert_eq!(written("GET", &url("http://a/"), &carry, &lines), want);
+    }
+
+    #[test]
+    fn headers_that_speak_for_the_origin_are_known() {
+        let rows = [
+            ("Set-Cookie", true),
+            ("set-cookie2", true),
+            ("STRICT-TRANSPORT-SECURITY", true),
+            ("Alt-Svc", true),
+            ("Clear-Site-Data", true),
+            ("X-Accel-Redirect", true),
+            ("x-accel-anything", true),
+            ("X-Accel", false),
+            ("Content-Type", false),
+            ("ETag", false),
+            ("Docker-Content-Digest", false),
+            ("", false),
+        ];
+
+        for (name, want) in rows {
+            assert_eq!(speaks_for_origin(name.as_bytes()), want, "{name}");
+        }
+    }
+}
