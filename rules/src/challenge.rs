@@ -290,8 +290,9 @@ mod tests {
             ),
             (
                 "scope and error stay",
-                r#"Bearer realm="https://a/t",service="s",scope="repository:x:pull",error="invalid_token""#,
-                r#"Bearer realm="https://mirror:5000/t",service="s",scope="repository:x:pull",error="invalid_token""#,
+                r#"Bearer realm="https://a/t",scope="repository:x:pull",error="invalid_token""#,
+                "Bearer realm=\"https://mirror:5000/t\",scope=\"repository:x:pull\",\
+                 error=\"invalid_token\"",
             ),
             ("http", r#"Bearer realm="http://a/t""#, r#"Bearer realm="https://mirror:5000/t""#),
             (
@@ -354,7 +355,8 @@ mod tests {
             (
                 "two Bearer challenges",
                 r#"Bearer realm="https://a/1", Basic realm="x", Bearer realm="https://b/2""#,
-                r#"Bearer realm="https://mirror:5000/1", Basic realm="x", Bearer realm="https://mirror:5000/2""#,
+                "Bearer realm=\"https://mirror:5000/1\", Basic realm=\"x\", \
+                 Bearer realm=\"https://mirror:5000/2\"",
             ),
             (
                 "two realms, whichever the client takes",

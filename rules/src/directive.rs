@@ -505,7 +505,8 @@ mod tests {
                 "allow with a bad regex",
                 "on allow=~(",
                 "allow=~(",
-                "\"allow=host\", \"allow=.suffix\" or \"allow=~regex\", with or without \":port\": unclosed group",
+                "\"allow=host\", \"allow=.suffix\" or \"allow=~regex\", with or without \
+                 \":port\": unclosed group",
             ),
             ("same private", "on private=::1 private=::1", "private=::1", ONCE),
             (

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-/// The code of an error. `UNAVAILABLE` and `UNKNOWN` are not in the specification's table, but every
-/// registry that descends from Docker's has them.
+/// The code of an error. `UNAVAILABLE` and `UNKNOWN` are not in the specification's table, but
+/// every registry that descends from Docker's has them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Code {
     /// `UNAUTHORIZED`: credentials are needed.

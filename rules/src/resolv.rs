@@ -44,7 +44,8 @@ mod tests {
             ),
             (
                 "more than three",
-                "nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver ::1\nnameserver 192.0.2.4\n",
+                "nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver ::1\n\
+                 nameserver 192.0.2.4\n",
                 &["192.0.2.1", "192.0.2.2", "[::1]"],
             ),
             ("zone", "nameserver fe80::1%eth0\nnameserver 192.0.2.1\n", &["192.0.2.1"]),
