@@ -20,8 +20,8 @@ mod wait;
 
 pub use client::{Answer, Connection, Framing, Request, get, head, request};
 pub use hub::{
-    CLOUDFLARE, CLOUDFRONT, Certificate, Counts, Dns, End, Fault, Hub, Image, Kind, R2, Recorded,
-    Reply, Response, Shape, Step,
+    AUTH, CLOUDFLARE, CLOUDFRONT, Certificate, Counts, Dns, End, Fault, Hub, INDEX, Image, Kind,
+    R2, REGISTRY, Recorded, Reply, Response, Shape, Step,
 };
 pub use nginx::{Nginx, NginxBuilder, nginx_conf, nginx_t};
 pub use tls::Authority;

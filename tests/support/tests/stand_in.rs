@@ -7,26 +7,24 @@
     reason = "a test that cannot go on says so and stops"
 )]
 
-use support::{CLOUDFLARE, Hub, Nginx, get, head};
-
-const REGISTRY: &str = "registry-1.docker.io";
+use support::{AUTH, CLOUDFLARE, Hub, Nginx, REGISTRY, get, head};
 
 /// nginx without the module, before the hub's registry, token server and CDN.
 fn plain_nginx(hub: &Hub) -> Nginx {
-    let (resolver, ca) = (hub.resolver(), hub.ca_file());
-    let http = format!(
-        "resolver {resolver} ipv6=off; proxy_ssl_server_name on; proxy_ssl_verify on;
-         proxy_ssl_trusted_certificate {ca}; proxy_http_version 1.1;
-         proxy_set_header Connection '';",
-        ca = ca.display()
-    );
     Nginx::builder()
         .without_module()
-        .http(&http)
+        .http(&hub.http_conf())
         .server(&format!(
-            "location /v2/ {{ set $to {REGISTRY}; proxy_pass https://$to; }}
-             location /token {{ set $to auth.docker.io; proxy_pass https://$to; }}
-             location /registry-v2/ {{ set $to {CLOUDFLARE}; proxy_pass https://$to; }}"
+            "location /v2/ {{
+                 proxy_pass https://{REGISTRY};
+                 proxy_redirect https://{CLOUDFLARE}/ /;
+             }}
+             location /token {{ proxy_pass https://{AUTH}; }}
+             location /registry-v2/ {{
+                 set $to {CLOUDFLARE};
+                 proxy_pass https://$to;
+                 proxy_set_header Authorization $http_x_authorization;
+             }}"
         ))
         .start()
 }
@@ -62,14 +60,14 @@ fn a_pull_by_hand_works_through_a_plain_nginx() {
     let redirect = get(&blob).bearer(token).send();
     assert_eq!(redirect.status, 307);
     let location = redirect.header("location").unwrap();
-    let target = location.strip_prefix(&format!("https://{CLOUDFLARE}")).unwrap();
+    let target = location.strip_prefix(&nginx.url("")).unwrap();
     let layer = get(&nginx.url(target)).send();
     assert!(layer.complete);
     assert_eq!(Some(layer.body), hub.blob(&image.layers[1]));
 
     let spoilt = get(&nginx.url(&target.replace("%3D", "="))).send();
     assert_eq!(spoilt.status, 403, "a re-encoded query breaks the signature");
-    let doubly_signed = get(&nginx.url(target)).bearer(token).send();
+    let doubly_signed = get(&nginx.url(target)).header("X-Authorization", token).send();
     assert_eq!(doubly_signed.status, 400, "a CDN refuses Authorization");
     assert!(doubly_signed.text().contains("<Code>InvalidArgument</Code>"));
 
@@ -78,4 +76,46 @@ fn a_pull_by_hand_works_through_a_plain_nginx() {
     assert_eq!(request.sni.as_deref(), Some(CLOUDFLARE));
     assert_eq!(hub.counts(CLOUDFLARE).requests, 3);
     assert_eq!(hub.counts(CLOUDFLARE).failed, 0);
+}
+
+#[test]
+fn skopeo_pulls_an_image_through_a_plain_nginx() {
+    let hub = Hub::start();
+    let image = hub.add_image("library/hello", "latest", &[b"hello", &[7; 300_000]]);
+    hub.add_image("private/hello", "latest", &[b"secret"]);
+    hub.protect("private/hello", "user", "password");
+    let nginx = plain_nginx(&hub);
+    let realm = nginx.url("/token");
+    hub.challenge(&format!("Bearer realm=\"{realm}\",service=\"registry.docker.io\""));
+
+    let reference = |name: &str| format!("docker://127.0.0.1:{}/{name}", nginx.port());
+    let directory = nginx.prefix().join("pulled");
+    let target = format!("dir:{}", directory.display());
+    let (pulled, says) = skopeo(&["copy", &reference("library/hello:latest"), &target]);
+    assert!(pulled, "{says}");
+    for layer in &image.layers {
+        let file = directory.join(layer.strip_prefix("sha256:").unwrap());
+        assert_eq!(std::fs::read(file).ok(), hub.blob(layer), "layer {layer}");
+    }
+    assert_eq!(hub.counts(CLOUDFLARE).requests, 3, "two layers and a configuration");
+
+    let private = reference("private/hello");
+    assert!(!skopeo(&["inspect", &private]).0, "without credentials");
+    assert!(!skopeo(&["inspect", "--creds", "user:wrong", &private]).0, "a wrong password");
+    let (seen, says) = skopeo(&["inspect", "--creds", "user:password", &private]);
+    assert!(seen, "{says}");
+    let (listed, says) = skopeo(&["list-tags", &reference("library/hello")]);
+    assert!(listed && says.contains("latest"), "{says}");
+}
+
+fn skopeo(arguments: &[&str]) -> (bool, String) {
+    let mut command = std::process::Command::new("skopeo");
+    command.arg("--insecure-policy").args(["--command-timeout", "60s"]).arg(arguments[0]);
+    match arguments[0] {
+        "copy" => command.arg("--src-tls-verify=false"),
+        _ => command.arg("--tls-verify=false"),
+    };
+    let output = command.args(&arguments[1..]).output().expect("skopeo is installed");
+    let says = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&says).into_owned())
 }

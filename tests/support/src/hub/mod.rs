@@ -36,11 +36,11 @@ use crate::tls::Authority;
 use crate::wait::{until, wait_for};
 
 /// The registry's host.
-const REGISTRY: &str = "registry-1.docker.io";
+pub const REGISTRY: &str = "registry-1.docker.io";
 /// The token server's host.
-const AUTH: &str = "auth.docker.io";
+pub const AUTH: &str = "auth.docker.io";
 /// The search index's host.
-const INDEX: &str = "index.docker.io";
+pub const INDEX: &str = "index.docker.io";
 /// The CDN host to which blobs are redirected unless `Hub::use_cdn` says otherwise.
 pub const CLOUDFLARE: &str = "production.cloudflare.docker.com";
 /// A second CDN host, with another form of signature.
@@ -81,7 +81,7 @@ pub enum Certificate {
     Expired,
 }
 
-/// What a host has seen since the start or the last `Hub::reset`.
+/// What a host has seen since the start or the last `Hub::forget`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
     /// Connections accepted.
@@ -291,6 +291,35 @@ impl Hub {
     #[must_use]
     pub fn resolver(&self) -> String {
         self.responder.address().to_string()
+    }
+
+    /// The network in which all hosts are, as `private=` wants it.
+    #[must_use]
+    pub fn network(&self) -> String {
+        let [a, b, c] = self.network;
+        format!("{a}.{b}.{c}.0/24")
+    }
+
+    /// What an nginx before this hub wants in its `http` block: resolver, TLS settings that trust
+    /// the hub, and an `upstream` block with kept connections for each host of Docker Hub, so that
+    /// `proxy_pass https://registry-1.docker.io` leads here.
+    #[must_use]
+    pub fn http_conf(&self) -> String {
+        let mut text = format!(
+            "resolver {};\n\
+             proxy_http_version 1.1;\n\
+             proxy_set_header Connection \"\";\n\
+             proxy_ssl_server_name on;\n\
+             proxy_ssl_verify on;\n\
+             proxy_ssl_trusted_certificate {};\n",
+            self.resolver(),
+            self.ca_file().display()
+        );
+        for name in [REGISTRY, AUTH, INDEX] {
+            let address = self.address(name);
+            text.push_str(&format!("upstream {name} {{ server {address}:443; keepalive 16; }}\n"));
+        }
+        text
     }
 
     /// The address of a host.
@@ -557,11 +586,18 @@ impl Hub {
         self.shared.record.store(on, Ordering::Relaxed);
     }
 
-    /// Switches off all faults and functions, forgets requests and counts (open connections are
-    /// counted on). Certificates, listeners, DNS and the registry's contents stay.
+    /// Switches off all faults and functions, forgets requests and counts. Certificates, listeners,
+    /// DNS and the registry's contents stay.
     pub fn reset(&self) {
         for host in self.hosts.lock().unwrap().values() {
             host.rules.lock().unwrap().clear();
+        }
+        self.forget();
+    }
+
+    /// Forgets requests and counts; open connections are counted on.
+    pub fn forget(&self) {
+        for host in self.hosts.lock().unwrap().values() {
             host.requests.lock().unwrap().clear();
             let counters = &host.counters;
             for counter in [
