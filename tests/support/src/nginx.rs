@@ -58,6 +58,8 @@ pub struct Nginx {
     prefix: TempDir,
     authority: Option<Authority>,
     servers: Vec<(Listen, u16)>,
+    /// How many workers run at least, as far as the builder knows.
+    workers: usize,
     allowed: Mutex<Vec<String>>,
 }
 
@@ -218,14 +220,22 @@ impl NginxBuilder {
             let _ = child.wait();
             return Err(log);
         };
-        Ok(Nginx {
+        let workers = match (&self.whole, self.master) {
+            (Some(_), _) => 1,
+            (None, false) => 0,
+            (None, true) => self.workers as usize,
+        };
+        let nginx = Nginx {
             child: Mutex::new(child),
             pid,
             prefix: laid_out.prefix,
             authority: laid_out.authority,
             servers: laid_out.servers,
+            workers,
             allowed: Mutex::new(self.allowed.clone()),
-        })
+        };
+        until(START, || nginx.workers().len() >= workers);
+        Ok(nginx)
     }
 
     fn command(&self, prefix: &Path) -> Command {
@@ -491,9 +501,9 @@ impl Nginx {
         let before = self.errors().matches("reconfiguring").count();
         self.signal(Signal::HUP);
         let new = until(START, || {
-            let log = self.errors();
-            log.matches("reconfiguring").count() > before
-                && self.workers().iter().any(|pid| !old.contains(pid))
+            let workers = self.workers();
+            let new = workers.iter().filter(|pid| !old.contains(pid)).count();
+            self.errors().matches("reconfiguring").count() > before && new >= self.workers.max(1)
         });
         assert!(new, "no new workers after a reload:\n{}", self.errors());
     }
