@@ -1,0 +1,269 @@
+//! What holds for every valid input. Where `fuzz/` throws bytes at a parser, these tests build the
+//! input from its parts, so they know what must come out.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use rules::address::{Cidr, is_special};
+use rules::body::{Body, Framing, read};
+use rules::challenge::rewrite_realm;
+use rules::error::{Code, body};
+use rules::fallback::{Authorization, Conditions, Outcome, Request, Step, decide};
+use rules::location::Url;
+use rules::request::{Carry, Head, head};
+
+const BASE: &str = "https://mirror.example:5000";
+
+/// A challenge as it is written, and as it must be rewritten.
+fn challenge() -> impl Strategy<Value = (String, String)> {
+    let alone = "[A-Za-z][A-Za-z0-9-]{0,8}".prop_map(|scheme| (scheme.clone(), scheme));
+    let token68 = "(Negotiate|NTLM|bearer) {1,2}[A-Za-z0-9._~+/-]{1,9}={0,2}"
+        .prop_map(|text| (text.clone(), text));
+    let params = (select(vec!["Bearer", "bearer", "BEARER"]), " {1,3}", vec(param(), 1..4))
+        .prop_map(|(scheme, space, params)| {
+            let (before, after): (Vec<_>, Vec<_>) = params.into_iter().unzip();
+            let join = |params: Vec<String>| format!("{scheme}{space}{}", params.join(","));
+            (join(before), join(after))
+        });
+    // Params of any other scheme stay, whatever they are.
+    let other = ("(Basic|Digest|Bearerx)", vec(param(), 1..4)).prop_map(|(scheme, params)| {
+        let params: Vec<_> = params.into_iter().map(|(before, _)| before).collect();
+        let text = format!("{scheme} {}", params.join(", "));
+        (text.clone(), text)
+    });
+    prop_oneof![alone, token68, params, other]
+}
+
+/// An auth-param as it is written, and as it must be rewritten in a Bearer challenge.
+fn param() -> impl Strategy<Value = (String, String)> {
+    let plain = ("(service|scope|error)", "[ \t]{0,2}=[ \t]{0,2}", value())
+        .prop_map(|(name, equals, value)| format!("{name}{equals}{value}"))
+        .prop_map(|text| (text.clone(), text));
+    let realm = (
+        "(realm|Realm|REALM)",
+        "[ \t]{0,2}=[ \t]{0,2}",
+        "(http|https|HTTPS)://[a-z.]{1,9}(:[0-9]{1,5})?",
+        r#"((\\?/|\?)([a-z0-9/?%&=, ]|\\["\\]){0,9})?"#,
+    )
+        .prop_map(|(name, equals, origin, rest)| {
+            let written = format!("{name}{equals}\"{origin}{rest}\"");
+            (written, format!("{name}{equals}\"{BASE}{rest}\""))
+        });
+    prop_oneof![plain, realm]
+}
+
+/// A token or a quoted string.
+fn value() -> impl Strategy<Value = String> {
+    prop_oneof!["[!#$%&'*+.^_`|~0-9a-z-]{1,9}", r#""([ \t!#-\[\]-~]|\\["\\, a-z]){0,12}""#,]
+}
+
+/// A path of plain segments, which begins with a slash and has no dot segment.
+fn path() -> impl Strategy<Value = String> {
+    vec("([a-z0-9%:@;=_~-][a-z0-9.]{0,6})?", 1..5).prop_map(|segments| {
+        segments.iter().fold(String::new(), |path, segment| path + "/" + segment)
+    })
+}
+
+fn query() -> impl Strategy<Value = String> {
+    option::of(r#"\?[!-"$-~]{0,20}"#).prop_map(Option::unwrap_or_default)
+}
+
+fn origin() -> impl Strategy<Value = String> {
+    ("https?", r"([a-z]{1,5}\.){0,2}[a-z]{1,5}|\[::[1-9a-f]\]", 1_u16..)
+        .prop_map(|(scheme, host, port)| format!("{scheme}://{host}:{port}"))
+}
+
+fn text(url: &Url) -> String {
+    format!("{}://{}:{}{}", url.scheme.as_str(), url.host, url.port, url.uri)
+}
+
+proptest! {
+    #[test]
+    fn realms_of_bearer_challenges_are_replaced_and_nothing_else(
+        challenges in vec(challenge(), 0..5),
+        separator in "[ \t]?(,[ \t]{0,2}){1,3}",
+    ) {
+        let (before, after): (Vec<_>, Vec<_>) = challenges.into_iter().unzip();
+        let (before, after) = (before.join(&separator), after.join(&separator));
+        let got = rewrite_realm(before.as_bytes(), BASE.as_bytes());
+        let want = (before != after).then(|| after.into_bytes());
+        prop_assert_eq!(got, Ok(want));
+    }
+
+    #[test]
+    fn a_reference_resolves_to_what_it_was_made_of(
+        base in origin(), base_path in path(), base_query in query(),
+        other in origin(), path in path(), query in query(),
+        fragment in option::of("#[!-~]{0,5}"),
+    ) {
+        let url = Url::parse(format!("{base}{base_path}{base_query}").as_bytes()).unwrap();
+        let fragment = fragment.unwrap_or_default();
+        let join = |reference: &str| {
+            url.join(format!("{reference}{fragment}").as_bytes()).map(|url| text(&url))
+        };
+
+        prop_assert_eq!(join(&format!("{other}{path}{query}")), Ok(format!("{other}{path}{query}")));
+        if !path.starts_with("//") {
+            prop_assert_eq!(join(&format!("{path}{query}")), Ok(format!("{base}{path}{query}")));
+        }
+        if !query.is_empty() {
+            prop_assert_eq!(join(&query), Ok(format!("{base}{base_path}{query}")));
+        }
+        let (directory, _) = base_path.rsplit_once('/').unwrap();
+        prop_assert_eq!(join(&format!(".{path}{query}")), Ok(format!("{base}{directory}{path}{query}")));
+        prop_assert_eq!(join(&format!(".{path}/..")), {
+            let (parent, _) = path.rsplit_once('/').unwrap();
+            Ok(format!("{base}{directory}{parent}/"))
+        });
+    }
+
+    #[test]
+    fn what_is_encoded_in_chunks_is_decoded(
+        chunks in vec(vec(any::<u8>(), 1..40), 0..6),
+        extension in r#"([ \t]?;[ \t]?[a-z]{1,4}(="?[a-z]{1,4}"?)?)?"#,
+        trailer in "([A-Za-z-]{1,8}: ?[ -~]{0,8}\r\n){0,2}",
+        cut in any::<prop::sample::Index>(),
+        more in any::<u8>(),
+    ) {
+        let mut encoded = Vec::new();
+        for chunk in &chunks {
+            encoded.extend_from_slice(format!("{:X}{extension}\r\n", chunk.len()).as_bytes());
+            encoded.extend_from_slice(chunk);
+            encoded.extend_from_slice(b"\r\n");
+        }
+        encoded.extend_from_slice(format!("0{extension}\r\n{trailer}\r\n").as_bytes());
+
+        let whole = Body::Whole(Cow::Owned(chunks.concat()));
+        prop_assert_eq!(read(Framing::Chunked, &encoded), whole);
+        let cut = cut.get(&encoded[..]);
+        let cut = encoded.iter().position(|byte| std::ptr::eq(byte, cut)).unwrap();
+        prop_assert_eq!(read(Framing::Chunked, encoded.get(..cut).unwrap()), Body::Partial);
+        encoded.push(more);
+        prop_assert_eq!(read(Framing::Chunked, &encoded), Body::Surplus);
+    }
+
+    #[test]
+    fn an_address_is_in_the_networks_around_it_only(
+        bits in any::<u32>(), bits6 in any::<u128>(), prefix in 0_u32..=32, prefix6 in 0_u32..=128,
+        flip in any::<u128>(),
+    ) {
+        let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
+        let network: Cidr = format!("{}/{prefix}", Ipv4Addr::from(bits & mask)).parse().unwrap();
+        let other = Ipv4Addr::from(bits ^ flip as u32);
+        prop_assert_eq!(network.contains(other.into()), flip as u32 & mask == 0);
+        prop_assert_eq!(network.contains(other.to_ipv6_mapped().into()), flip as u32 & mask == 0);
+
+        let mask = u128::MAX.checked_shl(128 - prefix6).unwrap_or(0);
+        let network: Cidr = format!("{}/{prefix6}", Ipv6Addr::from(bits6 & mask)).parse().unwrap();
+        let other = Ipv6Addr::from(bits6 ^ flip);
+        if other.to_ipv4_mapped().is_none() {
+            prop_assert_eq!(network.contains(other.into()), flip & mask == 0);
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_is_judged_alike_in_its_ipv6_forms(bits in any::<u32>()) {
+        let address = Ipv4Addr::from(bits);
+        let special = is_special(address.into());
+        prop_assert_eq!(is_special(address.to_ipv6_mapped().into()), special);
+        let nat64: Ipv6Addr = format!("64:ff9b::{address}").parse().unwrap();
+        prop_assert_eq!(is_special(IpAddr::V6(nat64)), special);
+    }
+
+    #[test]
+    fn a_head_reads_as_it_was_written(
+        uri in path(), query in query(),
+        lines in vec(("[A-Za-z-]{1,12}", "([!-~]([ -~]{0,10}[!-~])?)?"), 0..8),
+    ) {
+        let url = Url::parse(format!("https://a.example{uri}{query}").as_bytes()).unwrap();
+        let given = || lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let written = head("HEAD", &url, &Carry::All, given());
+        let read = Head::parse(&written).unwrap();
+
+        prop_assert_eq!(read.method(), b"HEAD");
+        prop_assert_eq!(read.uri(), url.uri.as_bytes());
+        let mut expected = read.lines();
+        prop_assert_eq!(expected.next(), Some((b"Host".as_slice(), b"a.example".as_slice())));
+        // Every line that is carried, in its order, and no other.
+        let mut given = given();
+        prop_assert!(expected.all(|line| given.any(|other| other == line)));
+    }
+
+    #[test]
+    fn an_error_body_holds_its_message(message in any::<String>()) {
+        let body = body(Code::Denied, &message);
+        let inside = body
+            .strip_prefix(r#"{"errors":[{"code":"DENIED","message":""#)
+            .and_then(|rest| rest.strip_suffix("\"}]}\n"))
+            .unwrap();
+        prop_assert!(!inside.chars().any(|char| char < ' '));
+        prop_assert_eq!(unescaped(inside), message);
+    }
+
+    #[test]
+    fn a_request_asks_each_target_once_and_ends(
+        outcomes in vec(outcome(), 9), targets in 0_usize..8,
+        get_or_head in any::<bool>(), has_body in any::<bool>(), looped in any::<bool>(),
+        authorization in select(vec![
+            Authorization::None, Authorization::Bearer, Authorization::Other,
+        ]),
+    ) {
+        let request = Request { get_or_head, has_body, authorization, looped };
+        let conditions = Conditions::default();
+        let mut asked = vec![0];
+        for outcome in outcomes {
+            let target = *asked.last().unwrap();
+            match decide(outcome, target, targets, &request, &conditions) {
+                Step::Next(next) => {
+                    prop_assert!(request.may_fall_back());
+                    prop_assert_eq!(next, target + 1);
+                    prop_assert!(next <= targets);
+                    asked.push(next);
+                }
+                Step::Answer if target == 0 => return Ok(()),
+                Step::Answer => {
+                    prop_assert!(matches!(outcome, Outcome::Status(200..=299 | 304 | 401 | 416)));
+                    return Ok(());
+                }
+                Step::Original => {
+                    prop_assert_eq!(target, targets);
+                    return Ok(());
+                }
+            }
+        }
+        prop_assert!(false, "it did not end");
+    }
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        Just(Outcome::Error),
+        Just(Outcome::Timeout),
+        select(vec![200, 206, 304, 307, 401, 404, 416, 429, 500, 502, 503, 504])
+            .prop_map(Outcome::Status),
+    ]
+}
+
+/// What a JSON string that escapes quotes, backslashes and control characters means.
+fn unescaped(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut out = String::new();
+    while let Some(char) = chars.next() {
+        out.push(match char {
+            '\\' => match chars.next().unwrap() {
+                'u' => {
+                    let digits: String = chars.by_ref().take(4).collect();
+                    char::from_u32(u32::from_str_radix(&digits, 16).unwrap()).unwrap()
+                }
+                char => char,
+            },
+            char => char,
+        });
+    }
+    out
+}
