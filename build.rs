@@ -37,7 +37,6 @@ fn main() -> Result<(), Error> {
         )
         .clang_args(clang_args)
         .allowlist_type("ngx_http_request_s")
-        .opaque_type("^(ngx_http_request_s.+|ngx_http_headers_.*|ngx_http_connection.*)$")
         .layout_tests(false)
         .use_core()
         .generate()?

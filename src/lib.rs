@@ -1,1 +1,19 @@
-//! x
+//! An nginx module that turns a stock nginx into a mirror of container registries.
+//!
+//! Start with `module.rs`, which is what nginx reads, then one file a directive: `realm.rs`,
+//! `redirect.rs`, `fallback.rs`. `origin.rs` is where requests go that leave the configured
+//! upstream. What is decided is in the crate `rules`; how nginx is told is in `nginx/`.
+
+mod conf;
+mod ctx;
+mod fallback;
+mod origin;
+mod realm;
+mod redirect;
+mod variables;
+
+// The fence: no other module may hold `unsafe`.
+#[allow(unsafe_code)]
+mod module;
+#[allow(unsafe_code)]
+mod nginx;

@@ -1,0 +1,205 @@
+//! The module's configuration, and how its levels combine.
+
+use std::rc::Rc;
+
+use nginx_sys::ngx_int_t;
+use rules::cdn_loop;
+use rules::directive::{Keepalive, MAX_ATTEMPTS};
+use rules::fallback::{Conditions, Target};
+use rules::redirect::Policy;
+
+use crate::module::Docker;
+use crate::nginx::conf::{Conf, http_module, on_cycle_end};
+use crate::nginx::location::{Location, Place};
+use crate::nginx::request::Request;
+use crate::origin::{self, Ways};
+use crate::realm::Realm;
+
+/// The configuration was refused; nginx's log says why.
+pub(crate) struct Refused;
+
+/// One for the whole `http` block.
+#[derive(Default)]
+pub(crate) struct MainConf {
+    pub(crate) keepalive: Option<Keepalive>,
+    /// What we call ourselves in `CDN-Loop`.
+    pub(crate) loop_id: String,
+    /// The number of nginx's proxy module among the http modules.
+    pub(crate) proxy: Option<usize>,
+    /// Where a follow location may be needed.
+    places: Vec<Place>,
+    /// Follow locations are being made: they are no such places themselves.
+    is_complete: bool,
+}
+
+/// One for each level. `None` is "not set here".
+#[derive(Default)]
+pub(crate) struct LocConf {
+    pub(crate) realm: Option<Realm>,
+    pub(crate) follow: Option<Setting<Option<Policy>>>,
+    pub(crate) fallback: Option<Setting<Vec<Target>>>,
+    pub(crate) fallback_on: Option<Conditions>,
+    /// Where requests go that leave this location's upstream.
+    pub(crate) ways: Option<Ways>,
+    /// This is a follow location.
+    pub(crate) is_follow: bool,
+}
+
+/// A value, and how far it reaches.
+#[derive(Debug)]
+pub(crate) struct Setting<T> {
+    pub(crate) value: Rc<T>,
+    /// It was set in the location that it acts in. What a location inherits acts on a registry's
+    /// API alone: a web page on the same server keeps its redirects.
+    own: bool,
+}
+
+impl<T> Clone for Setting<T> {
+    fn clone(&self) -> Self {
+        Self { value: Rc::clone(&self.value), own: self.own }
+    }
+}
+
+impl<T> Setting<T> {
+    pub(crate) fn new(value: T, cf: Conf) -> Self {
+        Self { value: Rc::new(value), own: cf.is_in_location() }
+    }
+
+    /// The value, if it acts on a request for `uri` (as it was sent upstream).
+    fn acting_on(&self, uri: &str) -> Option<&T> {
+        (self.own || uri.starts_with("/v2/")).then_some(&self.value)
+    }
+}
+
+impl LocConf {
+    pub(crate) fn of(r: Request<'_>) -> &LocConf {
+        r.loc_conf::<Docker>()
+    }
+
+    /// The policy by which redirects of a request for `uri` are followed, if they are.
+    pub(crate) fn follow(&self, uri: &str) -> Option<&Policy> {
+        self.follow.as_ref()?.acting_on(uri)?.as_ref()
+    }
+
+    /// The fallback targets of a request for `uri`.
+    pub(crate) fn targets(&self, uri: &str) -> &[Target] {
+        self.fallback.as_ref().and_then(|f| f.acting_on(uri)).map_or(&[], Vec::as_slice)
+    }
+
+    fn all_targets(&self) -> &[Target] {
+        self.fallback.as_ref().map_or(&[], |fallback| fallback.value.as_slice())
+    }
+
+    fn policy(&self) -> Option<&Policy> {
+        self.follow.as_ref()?.value.as_ref().as_ref()
+    }
+
+    pub(crate) fn conditions(&self) -> Conditions {
+        self.fallback_on.clone().unwrap_or_default()
+    }
+
+    /// Whether certificates are checked, for each follow location that is needed.
+    pub(crate) fn verifications(&self) -> (bool, bool) {
+        let mut all = self
+            .all_targets()
+            .iter()
+            .map(|target| target.verify)
+            .chain(self.policy().map(|policy| policy.verify))
+            .collect::<Vec<_>>();
+        all.dedup();
+        (all.contains(&true), all.contains(&false))
+    }
+
+    /// There are fallback targets, for some request at least.
+    pub(crate) fn has_fallback(&self) -> bool {
+        !self.all_targets().is_empty()
+    }
+}
+
+impl MainConf {
+    pub(crate) fn keepalive(&self) -> Keepalive {
+        self.keepalive.unwrap_or_default()
+    }
+}
+
+/// Lets `inner` have what it does not set itself, and notes it where requests may leave from.
+pub(crate) fn merge(cf: Conf, outer: &LocConf, inner: &mut LocConf) -> Result<(), Refused> {
+    let Some(place) = cf.place() else { return Err(Refused) };
+    // An `if` or `limit_except` is a part of its location; anything else is a location of its own.
+    let is_block = place.location.is_block();
+
+    inherit(&mut inner.realm, outer.realm.as_ref());
+    inherit_setting(&mut inner.follow, outer.follow.as_ref(), is_block);
+    inherit_setting(&mut inner.fallback, outer.fallback.as_ref(), is_block);
+    inherit(&mut inner.fallback_on, outer.fallback_on.as_ref());
+
+    let targets = inner.all_targets().len();
+    let hops = inner.policy().map_or(0, |policy| usize::from(policy.hops));
+    if hops + targets > MAX_ATTEMPTS && targets > 0 {
+        cf.emerg(format_args!(
+            "\"docker_follow_redirect\" with hops={hops} and {targets} \"docker_fallback\" targets \
+             are {} attempts, there must be at most {MAX_ATTEMPTS}",
+            hops + targets
+        ));
+        return Err(Refused);
+    }
+
+    let main = cf.main_conf::<Docker>();
+    if !main.is_complete && (hops > 0 || targets > 0) {
+        main.places.push(place);
+    }
+    Ok(())
+}
+
+fn inherit<T: Clone>(inner: &mut Option<T>, outer: Option<&T>) {
+    if inner.is_none() {
+        *inner = outer.cloned();
+    }
+}
+
+fn inherit_setting<T>(inner: &mut Option<Setting<T>>, outer: Option<&Setting<T>>, is_block: bool) {
+    if inner.is_none() {
+        *inner = outer.cloned().map(|setting| Setting { own: setting.own && is_block, ..setting });
+    }
+}
+
+/// The callbacks that `module.rs` has for nginx.
+pub(crate) struct Hooks {
+    pub(crate) preaccess: unsafe extern "C" fn(*mut nginx_sys::ngx_http_request_t) -> ngx_int_t,
+    pub(crate) init_peer: unsafe extern "C" fn(
+        *mut nginx_sys::ngx_http_request_t,
+        *mut nginx_sys::ngx_http_upstream_srv_conf_t,
+    ) -> ngx_int_t,
+    pub(crate) cycle_end: unsafe extern "C" fn(*mut core::ffi::c_void),
+}
+
+/// Makes a follow location for each place where a request may leave its upstream; when all levels
+/// are merged.
+pub(crate) fn complete(cf: Conf, hooks: &Hooks) -> Result<(), Refused> {
+    let main = cf.main_conf::<Docker>();
+    main.is_complete = true;
+    main.proxy = http_module(cf, "ngx_http_proxy_module").map(|module| module.ctx_index());
+    let (host, prefix) = cf.host_and_prefix();
+    main.loop_id = cdn_loop::id(host, prefix);
+
+    let places: Vec<Place> = core::mem::take(&mut main.places)
+        .into_iter()
+        .filter(|place| place.location.can_answer())
+        .collect();
+    if places.is_empty() || main.proxy.is_none() {
+        return Ok(());
+    }
+
+    cf.add_preaccess_handler(hooks.preaccess).map_err(|_| Refused)?;
+    cf.add_upstream(origin::UPSTREAM, hooks.init_peer).map_err(|_| Refused)?;
+    on_cycle_end(cf, hooks.cycle_end).map_err(|_| Refused)?;
+    for (number, place) in places.into_iter().enumerate() {
+        origin::add_ways(cf, place, number).map_err(|_| Refused)?;
+    }
+    Ok(())
+}
+
+/// The configuration of a location that is being made.
+pub(crate) fn of_location<'c>(location: Location) -> &'c mut LocConf {
+    location.conf::<Docker>()
+}

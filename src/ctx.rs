@@ -1,0 +1,86 @@
+//! What is known of one request.
+
+use std::net::SocketAddr;
+
+use rules::location::Url;
+
+use crate::nginx::resolver::Lookup;
+
+/// What each phase learned, for those after it. It survives internal redirects.
+#[derive(Default)]
+pub(crate) struct RequestCtx {
+    /// What the primary was asked; set when the request leaves it.
+    pub(crate) primary: Option<Primary>,
+    /// Who is asked: 0 is the primary, then come the fallback targets.
+    pub(crate) target: usize,
+    /// How many redirects were followed, all targets together.
+    pub(crate) redirects: u8,
+    /// Where the request goes now, once it has left the primary.
+    pub(crate) destination: Option<Destination>,
+    pub(crate) stage: Stage,
+    /// The upstream whose end was dealt with: an error page that comes with the same one is
+    /// somebody else's.
+    pub(crate) spent: Option<usize>,
+    /// The primary's answer, for when no target serves.
+    pub(crate) original: Option<Answer>,
+    /// What became of each attempt, for the log.
+    pub(crate) outcomes: Vec<String>,
+    /// The answer that the client gets is the primary's after all.
+    pub(crate) is_original: bool,
+}
+
+/// The request as the primary got it.
+pub(crate) struct Primary {
+    pub(crate) url: Url,
+    pub(crate) lines: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// An origin that is known at run time only.
+pub(crate) struct Destination {
+    pub(crate) url: Url,
+    pub(crate) relation: Relation,
+    /// The configuration names this origin itself, so its addresses may be private.
+    pub(crate) is_configured: bool,
+    pub(crate) verify: bool,
+}
+
+/// What an origin is to the one that the client's request was meant for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Relation {
+    /// The same origin, never left: it gets all that the primary got.
+    Same,
+    /// Another origin: it gets nothing that says who asks.
+    Foreign,
+    /// A fallback target itself: it may get the client's token.
+    Fallback,
+}
+
+/// What the follow location has to do with the request.
+#[derive(Default)]
+pub(crate) enum Stage {
+    /// Nothing: the request is the primary's.
+    #[default]
+    Primary,
+    /// Ask the destination.
+    Entering,
+    Resolving(Lookup),
+    Resolved(Vec<SocketAddr>),
+    /// The destination has no address that may be asked, and why.
+    Unresolved(String),
+    /// The destination is being asked.
+    Asking(Vec<SocketAddr>),
+    /// Send this.
+    Answering(Answer),
+}
+
+/// An answer that no upstream is sending.
+#[derive(Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) content_type: Vec<u8>,
+    pub(crate) lines: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) body: Vec<u8>,
+    /// An `error_page` of the user's takes precedence: nginx or we made the answer up, or the
+    /// user has upstream's errors intercepted.
+    pub(crate) yields_to_error_page: bool,
+}

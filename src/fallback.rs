@@ -1,0 +1,111 @@
+//! `docker_fallback` and `docker_fallback_on`: another registry answers.
+
+use core::ffi::CStr;
+
+use rules::directive;
+use rules::fallback::{self, Authorization, Outcome, Step, Target};
+use rules::{cdn_loop, fallback::Conditions};
+
+use crate::conf::{LocConf, Setting};
+use crate::ctx::{Destination, Relation};
+use crate::module::Docker;
+use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::request::Request;
+
+/// `docker_fallback url ... [credentials=bearer|none] [verify=on|off] | off`; repeated for targets
+/// with other parameters.
+pub(crate) struct Fallback;
+
+impl Directive for Fallback {
+    type Conf = LocConf;
+    const NAME: &'static CStr = c"docker_fallback";
+
+    fn set(conf: &mut LocConf, cf: Conf, args: &[&str]) -> Result<(), SetError> {
+        let new = directive::fallback(args)?;
+        let Some(old) = conf.fallback.take() else {
+            conf.fallback = Some(Setting::new(new.unwrap_or_default(), cf));
+            return Ok(());
+        };
+        let Some(new) = new.filter(|_| !old.value.is_empty()) else {
+            return Err(SetError::Invalid {
+                value: args.join(" "),
+                allowed: "URLs only, or \"off\" only".to_owned(),
+            });
+        };
+        let mut targets: Vec<Target> = old.value.to_vec();
+        for target in new {
+            if targets.iter().any(|known| known.base == target.base) {
+                return Err(SetError::Invalid {
+                    value: format!("{}{}", target.base.without_query(), target.base.uri),
+                    allowed: "given once only".to_owned(),
+                });
+            }
+            targets.push(target);
+        }
+        conf.fallback = Some(Setting::new(targets, cf));
+        Ok(())
+    }
+}
+
+/// `docker_fallback_on error | timeout | http_4xx | http_5xx ...`
+pub(crate) struct FallbackOn;
+
+impl Directive for FallbackOn {
+    type Conf = LocConf;
+    const NAME: &'static CStr = c"docker_fallback_on";
+
+    fn set(conf: &mut LocConf, _cf: Conf, args: &[&str]) -> Result<(), SetError> {
+        if conf.fallback_on.is_some() {
+            return Err(SetError::Duplicate);
+        }
+        conf.fallback_on = Some(directive::fallback_on(args)?);
+        Ok(())
+    }
+}
+
+/// How often this nginx has passed the request on already (RFC 8586).
+pub(crate) fn passes(r: Request<'_>) -> usize {
+    let id = &r.main_conf::<Docker>().loop_id;
+    let values = r.request_lines().filter(|(name, _)| name.eq_ignore_ascii_case(b"CDN-Loop"));
+    cdn_loop::count(values.map(|(_, value)| value), id)
+}
+
+/// The client's credentials: of several lines, none is a token that could be passed on.
+pub(crate) fn authorization(r: Request<'_>) -> Authorization {
+    let mut lines =
+        r.request_lines().filter(|(name, _)| name.eq_ignore_ascii_case(b"Authorization"));
+    let first = Authorization::of(lines.next().map(|(_, value)| value));
+    if lines.next().is_some() { Authorization::Other } else { first }
+}
+
+/// What to do when `target` ended with `outcome`.
+pub(crate) fn decide(
+    r: Request<'_>,
+    outcome: Outcome,
+    target: usize,
+    targets: &[Target],
+    conditions: &Conditions,
+) -> Step {
+    let request = fallback::Request {
+        get_or_head: r.is_get_or_head(),
+        has_body: r.has_body(),
+        authorization: authorization(r),
+        looped: passes(r) > 0,
+    };
+    fallback::decide(outcome, target, targets.len(), &request, conditions)
+}
+
+/// Where the request for `uri` goes at `target`.
+pub(crate) fn destination(target: &Target, uri: &str) -> Destination {
+    Destination {
+        url: target.url(uri),
+        relation: Relation::Fallback,
+        is_configured: true,
+        verify: target.verify,
+    }
+}
+
+/// The user's own words for a target, without its path: that may be a secret.
+pub(crate) fn name(target: &Target) -> String {
+    format!("{}://{}", target.base.scheme.as_str(), target.base.authority())
+}

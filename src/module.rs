@@ -1,0 +1,162 @@
+//! What nginx reads: the directives' table, the callbacks, the module itself.
+
+use core::ffi::{c_char, c_void};
+use core::ptr;
+
+use nginx_sys::{
+    NGX_HTTP_MODULE, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_module_t, ngx_http_request_t,
+    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_uint_t,
+};
+
+use crate::conf::{self, LocConf, MainConf};
+use crate::ctx::RequestCtx;
+use crate::fallback::{Fallback, FallbackOn};
+use crate::nginx::conf::{Conf, location_command, main_command};
+use crate::nginx::request::Request;
+use crate::nginx::{AGAIN, DECLINED, ERROR, Module, OK, filter, guard, idle, peer, variable};
+use crate::origin::{self, Keepalive, Phase, Verdict};
+use crate::realm::RealmRewrite;
+use crate::redirect::FollowRedirect;
+use crate::variables;
+
+/// The module, to those who look up its configuration.
+pub(crate) struct Docker;
+
+// SAFETY: `create_main_conf` and `create_loc_conf` below return these types; contexts are made by
+// the edge.
+unsafe impl Module for Docker {
+    type Main = MainConf;
+    type Loc = LocConf;
+    type Ctx = RequestCtx;
+
+    fn module() -> *const ngx_module_t {
+        ptr::addr_of!(ngx_http_docker_module)
+    }
+}
+
+/// nginx wants the table writable, and does not write.
+static mut COMMANDS: [ngx_command_t; 6] = [
+    location_command::<RealmRewrite>(),
+    location_command::<FollowRedirect>(),
+    location_command::<Fallback>(),
+    location_command::<FallbackOn>(),
+    main_command::<Keepalive>(),
+    ngx_command_t::empty(),
+];
+
+static DEFINITION: ngx_http_module_t = ngx_http_module_t {
+    preconfiguration: Some(preconfiguration),
+    postconfiguration: Some(postconfiguration),
+    create_main_conf: Some(create_main_conf),
+    init_main_conf: None,
+    create_srv_conf: None,
+    merge_srv_conf: None,
+    create_loc_conf: Some(create_loc_conf),
+    merge_loc_conf: Some(merge_loc_conf),
+};
+
+/// Under this name nginx finds the module in its list; its fields are nginx's to write.
+#[used]
+#[allow(non_upper_case_globals)]
+pub(crate) static mut ngx_http_docker_module: ngx_module_t = ngx_module_t {
+    ctx: ptr::addr_of!(DEFINITION).cast::<c_void>().cast_mut(),
+    commands: ptr::addr_of_mut!(COMMANDS).cast::<ngx_command_t>(),
+    type_: NGX_HTTP_MODULE as ngx_uint_t,
+    exit_process: Some(exit_process),
+    ..ngx_module_t::default()
+};
+
+ngx::ngx_modules!(ngx_http_docker_module);
+
+unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    guard(ERROR, || if variable::declare(cf, &variables::TABLE).is_ok() { OK } else { ERROR })
+}
+
+unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    guard(ERROR, || {
+        // SAFETY: nginx passes a live `cf`.
+        let cf = unsafe { Conf::new(cf) };
+        filter::install(header_filter);
+        let hooks = conf::Hooks { preaccess, init_peer, cycle_end };
+        if conf::complete(cf, &hooks).is_ok() { OK } else { ERROR }
+    })
+}
+
+unsafe extern "C" fn create_main_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+    // SAFETY: nginx passes a live `cf`.
+    guard(ptr::null_mut(), || unsafe { Conf::new(cf) }.allocate(MainConf::default()).cast())
+}
+
+unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+    // SAFETY: nginx passes a live `cf`.
+    guard(ptr::null_mut(), || unsafe { Conf::new(cf) }.allocate(LocConf::default()).cast())
+}
+
+unsafe extern "C" fn merge_loc_conf(
+    cf: *mut ngx_conf_t,
+    outer: *mut c_void,
+    inner: *mut c_void,
+) -> *mut c_char {
+    guard(c"cannot be merged".as_ptr().cast_mut(), || {
+        // SAFETY: nginx passes what `create_loc_conf` returned for two levels.
+        let (cf, outer, inner) =
+            unsafe { (Conf::new(cf), &*outer.cast::<LocConf>(), &mut *inner.cast::<LocConf>()) };
+        match conf::merge(cf, outer, inner) {
+            Ok(()) => ptr::null_mut(),
+            Err(conf::Refused) => c"is refused".as_ptr().cast_mut(),
+        }
+    })
+}
+
+/// First of all header filters: see [`filter`].
+unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
+    guard(ERROR, || {
+        // SAFETY: nginx calls header filters with a live request.
+        match origin::header_filter(unsafe { Request::new(r) }) {
+            // SAFETY: the request that we were given.
+            Verdict::Pass => unsafe { filter::next(r) },
+            // The answer is not sent: the caller finds its upstream finalized already.
+            Verdict::Left => ERROR,
+        }
+    })
+}
+
+unsafe extern "C" fn preaccess(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: nginx calls phase handlers with a live request.
+    guard(ERROR, || match origin::preaccess(unsafe { Request::new(r) }, answer) {
+        Phase::Declined => DECLINED,
+        Phase::Wait => AGAIN,
+        Phase::Status(status) => ngx_int_t::from(status.cast_signed()),
+    })
+}
+
+/// The content handler of answers that are ours.
+unsafe extern "C" fn answer(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: nginx calls content handlers with a live request.
+    guard(ERROR, || origin::answer(unsafe { Request::new(r) }))
+}
+
+unsafe extern "C" fn init_peer(
+    r: *mut ngx_http_request_t,
+    _upstream: *mut ngx_http_upstream_srv_conf_t,
+) -> ngx_int_t {
+    guard(ERROR, || {
+        // SAFETY: nginx calls this with a live request whose upstream has its request built.
+        let r = unsafe { Request::new(r) };
+        match origin::plan(r).map(|plan| peer::start(r, plan)) {
+            Some(Ok(())) => OK,
+            _ => ERROR,
+        }
+    })
+}
+
+/// A worker ends: nginx reports sockets that are left open.
+unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
+    guard((), idle::flush);
+}
+
+/// A configuration is freed (with `master_process off` that happens in a process that goes on):
+/// idle connections are keyed by its addresses, and their handlers may be unloaded with it.
+unsafe extern "C" fn cycle_end(_data: *mut c_void) {
+    guard((), idle::flush);
+}

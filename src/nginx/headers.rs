@@ -1,0 +1,105 @@
+//! Lines of a response header.
+
+use core::marker::PhantomData;
+
+use nginx_sys::{ngx_list_push, ngx_str_t, ngx_table_elt_t};
+
+use super::request::Request;
+use super::{ListIter, NoMemory, address, bytes, copy, literal};
+
+/// One line of the response header that goes to the client.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'r>(*mut ngx_table_elt_t, PhantomData<&'r ()>);
+
+impl<'r> Line<'r> {
+    pub(crate) fn name(self) -> &'r [u8] {
+        // SAFETY: a line of the request's own list; names live in the request's pool.
+        unsafe { bytes((*self.0).key) }
+    }
+
+    pub(crate) fn value(self) -> &'r [u8] {
+        // SAFETY: as for the name.
+        unsafe { bytes((*self.0).value) }
+    }
+
+    /// Gives the line another value, copied into the request's pool.
+    pub(crate) fn set_value(self, r: Request<'r>, value: &[u8]) -> Result<(), NoMemory> {
+        // SAFETY: the line belongs to `r`, whose pool is live; nobody else writes headers now.
+        unsafe { (*self.0).value = copy(r.pool(), value)? };
+        Ok(())
+    }
+
+    /// Takes the line out, as nginx's own modules do: filters skip lines without a hash.
+    pub(crate) fn remove(self) {
+        // SAFETY: a line of the request's own list.
+        unsafe { (*self.0).hash = 0 };
+    }
+
+    /// Where the value lies: two lines with the same value in memory are the same line, copied.
+    pub(crate) fn origin(self) -> usize {
+        // SAFETY: a line of the request's own list.
+        address(unsafe { (*self.0).value.data })
+    }
+}
+
+/// The lines of a list of headers that are still in.
+pub(super) unsafe fn lines<'r>(
+    list: *mut nginx_sys::ngx_list_t,
+) -> impl Iterator<Item = Line<'r>> + use<'r> {
+    // SAFETY: the caller passes an initialized list of table elements that lives for `'r`.
+    unsafe { ListIter::<ngx_table_elt_t>::new(list) }
+        // SAFETY: the iterator yields elements of that list.
+        .filter(|&line| unsafe { (*line).hash } != 0)
+        .map(|line| Line(line, PhantomData))
+}
+
+impl<'r> Request<'r> {
+    /// The response's lines, but for those that have a field of their own (Content-Type, ...).
+    pub(crate) fn response_lines(self) -> impl Iterator<Item = Line<'r>> + use<'r> {
+        // SAFETY: nginx initializes the list before it runs any phase.
+        unsafe { lines(core::ptr::addr_of_mut!((*self.as_ptr()).headers_out.headers)) }
+    }
+
+    /// Adds a line to the response.
+    pub(crate) fn add_response_line(self, name: &[u8], value: &[u8]) -> Result<(), NoMemory> {
+        // SAFETY: the list is initialized; the new element is written whole before anyone reads.
+        unsafe {
+            let line = ngx_list_push(core::ptr::addr_of_mut!((*self.as_ptr()).headers_out.headers))
+                .cast::<ngx_table_elt_t>();
+            if line.is_null() {
+                return Err(NoMemory);
+            }
+            core::ptr::write_bytes(line, 0, 1);
+            (*line).key = copy(self.pool(), name)?;
+            (*line).value = copy(self.pool(), value)?;
+            (*line).hash = 1;
+        }
+        Ok(())
+    }
+
+    /// The Content-Type of the response, without nginx's charset.
+    pub(crate) fn content_type(self) -> &'r [u8] {
+        // SAFETY: the value lies in the request's pool.
+        unsafe { bytes((*self.as_ptr()).headers_out.content_type) }
+    }
+
+    /// Sets status, type and length of a response that starts from a clean header.
+    pub(crate) fn set_response(
+        self,
+        status: u16,
+        content_type: &[u8],
+        length: usize,
+    ) -> Result<(), NoMemory> {
+        // SAFETY: plain fields of a live request.
+        unsafe {
+            let content_type: ngx_str_t = copy(self.pool(), content_type)?;
+            let out = core::ptr::addr_of_mut!((*self.as_ptr()).headers_out);
+            (*out).status = usize::from(status);
+            (*out).status_line = literal("");
+            (*out).content_type = content_type;
+            (*out).content_type_len = content_type.len;
+            (*out).content_length_n = length as nginx_sys::off_t;
+        }
+        Ok(())
+    }
+}

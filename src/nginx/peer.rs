@@ -1,0 +1,351 @@
+//! The load balancer of the follow location: run-time origins, idle connections first.
+
+use core::mem::size_of;
+use core::net::SocketAddr;
+use core::ptr;
+use std::rc::Rc;
+
+use nginx_sys::{
+    NGX_PEER_FAILED, ngx_alloc_chain_link, ngx_create_temp_buf, ngx_current_msec, ngx_exiting,
+    ngx_handle_read_event, ngx_http_upstream_conf_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t,
+    ngx_palloc, ngx_peer_connection_t, ngx_pool_cleanup_add, ngx_pool_t, ngx_str_t, ngx_terminate,
+    ngx_uint_t, sockaddr, socklen_t,
+};
+
+use super::idle::{self, Key, Limits};
+use super::request::Request;
+use super::upstream::Upstream;
+use super::{DONE, ERROR, NoMemory, OK, address, bytes, copy, guard};
+
+/// How long a connection may take while other addresses remain, milliseconds.
+const CONNECT_TIMEOUT: ngx_msec_t = 1_000;
+
+/// What to ask, and whom.
+pub(crate) struct Plan {
+    pub(crate) tls: bool,
+    pub(crate) host: String,
+    /// Tried in this order, those that failed lately last; never empty.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// The request's head, as it goes out.
+    pub(crate) head: Vec<u8>,
+    pub(crate) limits: Limits,
+}
+
+/// Where an attempt at an origin ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Failure {
+    Connect,
+    ConnectTimeout,
+    Handshake,
+    HandshakeTimeout,
+    Certificate,
+    /// The connection ended before the answer's header did.
+    Closed,
+    /// No byte of an answer for too long.
+    Timeout,
+    /// What came is no HTTP, or larger than the buffer.
+    Answer,
+}
+
+impl Failure {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "could not be connected",
+            Self::ConnectTimeout => "connect timed out",
+            Self::Handshake => "TLS handshake failed",
+            Self::HandshakeTimeout => "TLS handshake timed out",
+            Self::Certificate => "certificate not valid for this host",
+            Self::Closed => "closed the connection without an answer",
+            Self::Timeout => "timed out",
+            Self::Answer => "sent an invalid header",
+        }
+    }
+}
+
+struct Peer {
+    upstream: *mut ngx_http_upstream_t,
+    pool: *mut ngx_pool_t,
+    /// This request's own settings: the connect time-out differs by attempt.
+    conf: ngx_http_upstream_conf_t,
+    connect_timeout: ngx_msec_t,
+    key: Rc<Key>,
+    limits: Limits,
+    addresses: Vec<SocketAddr>,
+    /// The next address to connect.
+    next: usize,
+    /// The address of the connection in use.
+    current: Option<SocketAddr>,
+    failure: Option<Failure>,
+}
+
+/// Sets the upstream of `r` up for `plan`: nginx's `peer.init`, when the request is built.
+pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
+    let Some(u) = r.upstream().map(Upstream::as_ptr) else { return Err(NoMemory) };
+    let Plan { tls, host, mut addresses, head, limits } = plan;
+    idle::sort(&mut addresses);
+    // SAFETY: nginx calls `peer.init` with the upstream's request built and no peer yet. Peer and
+    // buffers live in the request's pool; the peer is dropped with it.
+    unsafe {
+        let head = copy(r.pool(), &head)?;
+        let buffer = ngx_create_temp_buf(r.pool(), 1);
+        let chain = ngx_alloc_chain_link(r.pool());
+        let cleanup = ngx_pool_cleanup_add(r.pool(), size_of::<Peer>());
+        if buffer.is_null() || chain.is_null() || cleanup.is_null() {
+            return Err(NoMemory);
+        }
+
+        // What nginx built from the location's settings goes; the head says all there is to say,
+        // and there is no body.
+        (*buffer).start = head.data;
+        (*buffer).pos = head.data;
+        (*buffer).last = head.data.add(head.len);
+        (*buffer).end = (*buffer).last;
+        (*buffer).set_flush(1);
+        (*chain).buf = buffer;
+        (*chain).next = ptr::null_mut();
+        (*u).request_bufs = chain;
+
+        // nginx prints this in its error lines: a CDN's signature does not belong into a log.
+        let uri = bytes((*u).uri);
+        (*u).uri.len = uri.iter().position(|&byte| byte == b'?').unwrap_or(uri.len());
+
+        let port = addresses.first().map_or(0, SocketAddr::port);
+        let peer = (*cleanup).data.cast::<Peer>();
+        peer.write(Peer {
+            upstream: u,
+            pool: r.pool(),
+            conf: *(*u).conf,
+            connect_timeout: (*(*u).conf).connect_timeout,
+            key: Rc::new(Key { tls, host, port, conf: address((*u).conf) }),
+            limits,
+            addresses,
+            next: 0,
+            current: None,
+            failure: None,
+        });
+        (*cleanup).handler = Some(drop_peer);
+        (*u).conf = ptr::addr_of_mut!((*peer).conf);
+
+        (*u).peer.data = peer.cast();
+        (*u).peer.get = Some(get);
+        (*u).peer.free = Some(free);
+        (*u).peer.tries = (*peer).addresses.len();
+        #[cfg(ngx_feature = "ssl")]
+        {
+            (*u).peer.set_session = Some(set_session);
+            (*u).peer.save_session = Some(save_session);
+        }
+    }
+    Ok(())
+}
+
+impl Upstream<'_> {
+    /// Where the last attempt ended, if this upstream is a run-time origin and it failed.
+    pub(crate) fn failure(self) -> Option<Failure> {
+        // SAFETY: the data is a peer of ours iff the function is.
+        unsafe {
+            let peer = ptr::addr_of!((*self.as_ptr()).peer);
+            let ours = (*peer)
+                .get
+                .is_some_and(|f| ptr::fn_addr_eq(f, get as unsafe extern "C" fn(_, _) -> _));
+            if ours { (*(*peer).data.cast::<Peer>()).failure } else { None }
+        }
+    }
+}
+
+unsafe extern "C" fn drop_peer(data: *mut core::ffi::c_void) {
+    // SAFETY: nginx passes the data of the cleanup that `start` made, once.
+    guard((), || unsafe { ptr::drop_in_place(data.cast::<Peer>()) });
+}
+
+unsafe extern "C" fn get(
+    pc: *mut ngx_peer_connection_t,
+    data: *mut core::ffi::c_void,
+) -> ngx_int_t {
+    guard(ERROR, || {
+        // SAFETY: nginx passes the upstream's peer and the data that `start` put there.
+        unsafe {
+            let peer = &mut *data.cast::<Peer>();
+            (*pc).set_cached(0);
+            (*pc).connection = ptr::null_mut();
+
+            if let Some((connection, address)) = idle::take(&peer.key, (*pc).log) {
+                (*pc).connection = connection;
+                (*pc).set_cached(1);
+                return if set_address(pc, peer, address).is_ok() { DONE } else { ERROR };
+            }
+
+            let last = peer.addresses.len().saturating_sub(1);
+            let Some(&address) = peer.addresses.get(peer.next.min(last)) else { return ERROR };
+            peer.conf.connect_timeout = if peer.next < last {
+                peer.connect_timeout.min(CONNECT_TIMEOUT)
+            } else {
+                peer.connect_timeout
+            };
+            if set_address(pc, peer, address).is_ok() { OK } else { ERROR }
+        }
+    })
+}
+
+/// Writes address and name of this attempt; earlier ones are still named in `$upstream_addr`.
+///
+/// # Safety
+///
+/// `pc` is the peer connection of `peer`, whose pool lives.
+unsafe fn set_address(
+    pc: *mut ngx_peer_connection_t,
+    peer: &mut Peer,
+    address: SocketAddr,
+) -> Result<(), NoMemory> {
+    // SAFETY: all memory comes from the request's pool and is written whole.
+    unsafe {
+        let name = ngx_palloc(peer.pool, size_of::<ngx_str_t>()).cast::<ngx_str_t>();
+        let storage =
+            ngx_palloc(peer.pool, size_of::<libc::sockaddr_in6>()).cast::<libc::sockaddr_in6>();
+        if name.is_null() || storage.is_null() {
+            return Err(NoMemory);
+        }
+        name.write(copy(peer.pool, address.to_string().as_bytes())?);
+        let length = match address {
+            SocketAddr::V4(v4) => {
+                storage.cast::<libc::sockaddr_in>().write(libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: v4.port().to_be(),
+                    sin_addr: libc::in_addr { s_addr: u32::from(*v4.ip()).to_be() },
+                    sin_zero: [0; 8],
+                });
+                size_of::<libc::sockaddr_in>()
+            }
+            SocketAddr::V6(v6) => {
+                storage.write(libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: v6.port().to_be(),
+                    sin6_flowinfo: 0,
+                    sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                    sin6_scope_id: 0,
+                });
+                size_of::<libc::sockaddr_in6>()
+            }
+        };
+        (*pc).sockaddr = storage.cast::<sockaddr>();
+        (*pc).socklen = length as socklen_t;
+        (*pc).name = name;
+    }
+    peer.current = Some(address);
+    Ok(())
+}
+
+unsafe extern "C" fn free(
+    pc: *mut ngx_peer_connection_t,
+    data: *mut core::ffi::c_void,
+    state: ngx_uint_t,
+) {
+    guard((), || {
+        // SAFETY: nginx passes the upstream's peer and the data that `start` put there.
+        unsafe {
+            let peer = &mut *data.cast::<Peer>();
+            if state & NGX_PEER_FAILED as ngx_uint_t != 0 {
+                (*pc).tries = (*pc).tries.saturating_sub(1);
+                peer.failure = Some(failure(pc, peer));
+                // A connection that was kept and has ended says nothing of its address.
+                if (*pc).cached() == 0 {
+                    peer.next += 1;
+                    if let (Some(address), 0) = (peer.current, (*peer.upstream).request_sent()) {
+                        idle::failed(address);
+                    }
+                }
+                return;
+            }
+
+            let c = (*pc).connection;
+            if let Some(address) = peer.current
+                && is_reusable(c, peer)
+            {
+                (*pc).connection = ptr::null_mut();
+                idle::keep(c, &peer.key, address, &peer.limits);
+            }
+        }
+    });
+}
+
+/// The checks of nginx's keepalive module.
+///
+/// # Safety
+///
+/// `c` is null or the connection of `peer`.
+unsafe fn is_reusable(c: *mut nginx_sys::ngx_connection_t, peer: &Peer) -> bool {
+    if c.is_null() || peer.limits.connections == 0 {
+        return false;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (read, write) = ((*c).read, (*c).write);
+        (*read).eof() == 0
+            && (*read).error() == 0
+            && (*read).timedout() == 0
+            && (*write).error() == 0
+            && (*write).timedout() == 0
+            && ((*c).requests as u64) < peer.limits.requests
+            && ngx_current_msec.wrapping_sub((*c).start_time) as u64 <= peer.limits.time
+            && (*peer.upstream).keepalive() != 0
+            && (*peer.upstream).request_body_sent() != 0
+            && ngx_terminate == 0
+            && ngx_exiting == 0
+            && ngx_handle_read_event(read, 0) == OK
+    }
+}
+
+/// # Safety
+///
+/// `pc` is the peer connection of `peer`, at the moment when nginx gives it up.
+unsafe fn failure(pc: *mut ngx_peer_connection_t, peer: &Peer) -> Failure {
+    // SAFETY: the connection is null or open still.
+    unsafe {
+        let c = (*pc).connection;
+        let sent = (*peer.upstream).request_sent() != 0;
+        if c.is_null() {
+            return Failure::Connect;
+        }
+        let timed_out = (*(*c).read).timedout() != 0 || (*(*c).write).timedout() != 0;
+        #[cfg(ngx_feature = "ssl")]
+        if !sent && !(*c).ssl.is_null() {
+            return match ((*(*c).ssl).handshaked() != 0, timed_out) {
+                (true, false) => Failure::Certificate,
+                (_, true) => Failure::HandshakeTimeout,
+                (false, false) => Failure::Handshake,
+            };
+        }
+        match (sent, timed_out) {
+            (false, false) => Failure::Connect,
+            (false, true) => Failure::ConnectTimeout,
+            (true, true) => Failure::Timeout,
+            (true, false) => {
+                let buffer = ptr::addr_of!((*peer.upstream).buffer);
+                let closed = (*(*c).read).eof() != 0 || (*(*c).read).error() != 0;
+                if closed || (*buffer).start.is_null() { Failure::Closed } else { Failure::Answer }
+            }
+        }
+    }
+}
+
+#[cfg(ngx_feature = "ssl")]
+unsafe extern "C" fn set_session(
+    pc: *mut ngx_peer_connection_t,
+    data: *mut core::ffi::c_void,
+) -> ngx_int_t {
+    guard(ERROR, || {
+        // SAFETY: nginx calls this with the TLS connection made and the data that `start` put.
+        unsafe { idle::resume((*pc).connection, &(*data.cast::<Peer>()).key) }
+    })
+}
+
+#[cfg(ngx_feature = "ssl")]
+unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, data: *mut core::ffi::c_void) {
+    guard((), || {
+        // SAFETY: nginx calls this on a TLS connection in use, with the data that `start` put.
+        unsafe {
+            let peer = &*data.cast::<Peer>();
+            idle::save_session((*pc).connection, &peer.key, peer.limits.connections.max(1));
+        }
+    });
+}

@@ -1,0 +1,400 @@
+//! The request, as nginx hands it to a callback.
+
+use core::cell::RefCell;
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::size_of;
+use core::ptr::{self, NonNull};
+
+use nginx_sys::{
+    NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, ngx_buf_t, ngx_chain_t,
+    ngx_http_clean_header, ngx_http_core_main_conf_t, ngx_http_core_module,
+    ngx_http_core_run_phases, ngx_http_discard_request_body, ngx_http_finalize_request,
+    ngx_http_output_filter, ngx_http_request_t, ngx_http_send_header,
+    ngx_http_update_location_config, ngx_int_t, ngx_pool_cleanup_add, ngx_pool_t, ngx_uint_t,
+};
+
+use super::bits::ngx_http_request_s as Bits;
+use super::headers::lines;
+use super::location::Location;
+use super::log::{self, Level};
+use super::upstream::Upstream;
+use super::{ERROR, Module, NoMemory, OK, bytes, copy, ctx_index};
+
+/// A live request. Copied freely, kept no longer than the callback that received it.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'r>(NonNull<ngx_http_request_t>, PhantomData<&'r ()>);
+
+impl<'r> Request<'r> {
+    /// # Safety
+    ///
+    /// `r` is a request that nginx keeps alive for `'r`, and this is the event loop's thread.
+    pub(crate) unsafe fn new(r: *mut ngx_http_request_t) -> Self {
+        debug_assert!(!r.is_null());
+        // SAFETY: nginx never passes a null request.
+        Self(unsafe { NonNull::new_unchecked(r) }, PhantomData)
+    }
+
+    pub(super) fn as_ptr(self) -> *mut ngx_http_request_t {
+        self.0.as_ptr()
+    }
+
+    fn bits(self) -> *mut Bits {
+        self.as_ptr().cast()
+    }
+
+    pub(super) fn pool(self) -> *mut ngx_pool_t {
+        // SAFETY: a live request has a pool.
+        unsafe { (*self.as_ptr()).pool }
+    }
+
+    /// Not a subrequest.
+    pub(crate) fn is_main(self) -> bool {
+        // SAFETY: plain field of a live request.
+        unsafe { (*self.as_ptr()).main == self.as_ptr() }
+    }
+
+    pub(crate) fn is_post_action(self) -> bool {
+        // SAFETY: a bit of a live request.
+        unsafe { Bits::post_action_raw(self.bits()) != 0 }
+    }
+
+    pub(crate) fn is_cached(self) -> bool {
+        // SAFETY: a bit of a live request; only nginx with a cache has it.
+        #[cfg(ngx_feature = "http_cache")]
+        return unsafe { Bits::cached_raw(self.bits()) != 0 };
+        #[cfg(not(ngx_feature = "http_cache"))]
+        false
+    }
+
+    pub(crate) fn is_get_or_head(self) -> bool {
+        // SAFETY: plain field of a live request.
+        unsafe { (*self.as_ptr()).method & (NGX_HTTP_GET | NGX_HTTP_HEAD) as ngx_uint_t != 0 }
+    }
+
+    pub(crate) fn is_head(self) -> bool {
+        // SAFETY: plain field of a live request.
+        unsafe { (*self.as_ptr()).method & NGX_HTTP_HEAD as ngx_uint_t != 0 }
+    }
+
+    /// The client announced a body, of any length but zero.
+    pub(crate) fn has_body(self) -> bool {
+        // SAFETY: plain fields of a live request.
+        unsafe {
+            let headers_in = ptr::addr_of!((*self.as_ptr()).headers_in);
+            (*headers_in).content_length_n > 0 || (*headers_in).chunked() != 0
+        }
+    }
+
+    /// "https" where TLS ends in this nginx.
+    pub(crate) fn scheme(self) -> &'static str {
+        // SAFETY: a live request has a connection.
+        #[cfg(ngx_feature = "ssl")]
+        if unsafe { !(*(*self.as_ptr()).connection).ssl.is_null() } {
+            return "https";
+        }
+        "http"
+    }
+
+    /// The authority that the client asked for, unchecked: Host, else `:authority` (HTTP/3 has no
+    /// line for it).
+    pub(crate) fn authority(self) -> Option<&'r [u8]> {
+        // SAFETY: the line is in the request's list; the pointers of the parsed authority lie in
+        // the request's memory, the end not before the start.
+        unsafe {
+            let host = (*self.as_ptr()).headers_in.host;
+            if !host.is_null() {
+                return Some(bytes((*host).value));
+            }
+            let start = (*self.bits()).host_start;
+            let length = (*self.bits()).host_end.addr().checked_sub(start.addr())?;
+            (!start.is_null() && length > 0).then(|| core::slice::from_raw_parts(start, length))
+        }
+    }
+
+    /// The request's field lines, in order.
+    pub(crate) fn request_lines(self) -> impl Iterator<Item = (&'r [u8], &'r [u8])> + use<'r> {
+        // SAFETY: nginx initializes the list before it parses the header.
+        unsafe { lines(ptr::addr_of_mut!((*self.as_ptr()).headers_in.headers)) }
+            .map(|line| (line.name(), line.value()))
+    }
+
+    /// The value of the request's first line of that name.
+    pub(crate) fn request_line(self, name: &str) -> Option<&'r [u8]> {
+        self.request_lines()
+            .find(|(line, _)| line.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
+    }
+
+    /// The status that an error page or `ngx_http_special_response_handler` set; 0 if none did.
+    pub(crate) fn err_status(self) -> u16 {
+        // SAFETY: plain field of a live request.
+        unsafe { u16::try_from((*self.as_ptr()).err_status).unwrap_or(0) }
+    }
+
+    pub(crate) fn upstream(self) -> Option<Upstream<'r>> {
+        // SAFETY: the upstream of a live request lies in its pool.
+        unsafe { Upstream::new(self, (*self.as_ptr()).upstream) }
+    }
+
+    /// The module's configuration of the location that the request is in.
+    pub(crate) fn loc_conf<M: Module>(self) -> &'r M::Loc {
+        // SAFETY: nginx fills the slot for every location with what `create_loc_conf` returned,
+        // and a configuration outlives its requests.
+        unsafe { &*(*(*self.as_ptr()).loc_conf.add(ctx_index::<M>())).cast::<M::Loc>() }
+    }
+
+    /// The module's configuration of the whole `http` block.
+    pub(crate) fn main_conf<M: Module>(self) -> &'r M::Main {
+        // SAFETY: as for the location's.
+        unsafe { &*(*(*self.as_ptr()).main_conf.add(ctx_index::<M>())).cast::<M::Main>() }
+    }
+
+    /// What this module knows of the request, if anything yet.
+    ///
+    /// An internal redirect zeroes `r->ctx`, so the context is a pool cleanup's data and is found
+    /// again by its handler; subrequests share the pool, so it names its request.
+    pub(crate) fn ctx<M: Module>(self) -> Option<&'r RefCell<M::Ctx>> {
+        // SAFETY: the slot holds null or a holder of ours; so does the data of a cleanup with our
+        // handler. The pool lives as long as the request.
+        unsafe {
+            let slot = (*self.as_ptr()).ctx.add(ctx_index::<M>());
+            if (*slot).is_null() {
+                let mut cleanup = (*self.pool()).cleanup;
+                while !cleanup.is_null() {
+                    let ours = (*cleanup).handler.is_some_and(|handler| {
+                        ptr::fn_addr_eq(handler, drop_ctx as unsafe extern "C" fn(_))
+                    });
+                    if ours && (*(*cleanup).data.cast::<Header>()).request == self.as_ptr() {
+                        *slot = (*cleanup).data;
+                        break;
+                    }
+                    cleanup = (*cleanup).next;
+                }
+            }
+            (*slot).cast::<Holder<M::Ctx>>().as_ref().map(|holder| &holder.value)
+        }
+    }
+
+    /// The same, made where there is none.
+    pub(crate) fn ctx_or_default<M: Module>(self) -> Result<&'r RefCell<M::Ctx>, NoMemory> {
+        if let Some(ctx) = self.ctx::<M>() {
+            return Ok(ctx);
+        }
+        // SAFETY: the cleanup's data has the holder's size (a pool's alignment is that of a
+        // pointer at least), and is written before its handler is set.
+        unsafe {
+            let cleanup = ngx_pool_cleanup_add(self.pool(), size_of::<Holder<M::Ctx>>());
+            if cleanup.is_null() {
+                return Err(NoMemory);
+            }
+            let holder = (*cleanup).data.cast::<Holder<M::Ctx>>();
+            let drop = |header: *mut Header| ptr::drop_in_place(header.cast::<Holder<M::Ctx>>());
+            holder.write(Holder {
+                header: Header { request: self.as_ptr(), drop },
+                value: RefCell::default(),
+            });
+            (*cleanup).handler = Some(drop_ctx);
+            *(*self.as_ptr()).ctx.add(ctx_index::<M>()) = holder.cast();
+            Ok(&(*holder).value)
+        }
+    }
+
+    pub(crate) fn log(self, level: Level, message: fmt::Arguments<'_>) {
+        // SAFETY: a live request has a connection with a log.
+        unsafe { log::write((*(*self.as_ptr()).connection).log, level, message) }
+    }
+
+    /// How many internal redirects nginx still allows this request.
+    pub(crate) fn redirects_left(self) -> u32 {
+        // SAFETY: a bit-field of a live request. At 0 nginx answers 500.
+        unsafe { Bits::uri_changes_raw(self.bits()) }.saturating_sub(1)
+    }
+
+    /// Forgets the response as far as it was prepared.
+    pub(crate) fn clear_response(self) {
+        // SAFETY: nothing of the response was sent yet, or the header filter would not run.
+        unsafe {
+            ngx_http_clean_header(self.as_ptr());
+            (*self.as_ptr()).err_status = 0;
+            Bits::set_allow_ranges_raw(self.bits(), 0);
+        }
+    }
+
+    /// Lets an error page act again (nginx allows one a request, unless they are recursive).
+    pub(crate) fn allow_error_page(self) {
+        // SAFETY: plain fields of a live request.
+        unsafe {
+            (*self.as_ptr()).err_status = 0;
+            Bits::set_error_page_raw(self.bits(), 0);
+        }
+    }
+
+    /// Makes an internal redirect to `location`: `ngx_http_named_location()` without the look-up,
+    /// for a location that has no name or is in no server's list.
+    pub(crate) fn enter(self, location: Location) {
+        let r = self.as_ptr();
+        // SAFETY: the same writes as nginx's, on a live request that has no upstream any more; the
+        // location belongs to the request's own configuration.
+        unsafe {
+            let main = (*r).main.cast::<Bits>();
+            Bits::set_count_raw(main, Bits::count_raw(main) + 1);
+            Bits::set_uri_changes_raw(self.bits(), Bits::uri_changes_raw(self.bits()) - 1);
+            if Bits::uri_changes_raw(self.bits()) == 0 {
+                self.log(Level::Error, format_args!("internal redirection cycle"));
+                ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t);
+                return;
+            }
+
+            Bits::set_internal_raw(self.bits(), 1);
+            Bits::set_uri_changed_raw(self.bits(), 0);
+            ptr::write_bytes((*r).ctx, 0, nginx_sys::ngx_http_max_module);
+            (*r).content_handler = None;
+            self.change_to(location);
+
+            (*r).phase_handler =
+                (*core_main_conf(r)).phase_engine.location_rewrite_index as ngx_int_t;
+            (*r).write_event_handler = Some(ngx_http_core_run_phases);
+            ngx_http_core_run_phases(r);
+        }
+    }
+
+    /// Goes on under the configuration of `location`, from the phase that the request is in.
+    pub(crate) fn change_to(self, location: Location) {
+        // SAFETY: the location's array has a slot for every module, as the one it replaces.
+        unsafe {
+            (*self.as_ptr()).loc_conf = location.as_ptr();
+            ngx_http_update_location_config(self.as_ptr());
+        }
+    }
+
+    /// Skips the phases up to the content phase; for a phase handler that declines next.
+    ///
+    /// Only what comes after the access phase may be skipped so: auth_request would run again at
+    /// every hop, and mirror send every request twice.
+    pub(crate) fn skip_to_content(self) {
+        // SAFETY: the phase engine's handlers end with one whose checker is null; the content
+        // phase is always among them.
+        unsafe {
+            let handlers = (*core_main_conf(self.as_ptr())).phase_engine.handlers;
+            let mut index = (*self.as_ptr()).phase_handler;
+            while let Some(checker) = (*handlers.offset(index)).checker {
+                if ptr::fn_addr_eq(
+                    checker,
+                    nginx_sys::ngx_http_core_content_phase as unsafe extern "C" fn(_, _) -> _,
+                ) {
+                    (*self.as_ptr()).phase_handler = index - 1;
+                    return;
+                }
+                index += 1;
+            }
+        }
+    }
+
+    /// Has `handler` answer in the content phase.
+    pub(crate) fn set_content_handler(
+        self,
+        handler: unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t,
+    ) {
+        // SAFETY: plain field of a live request.
+        unsafe { (*self.as_ptr()).content_handler = Some(handler) };
+    }
+
+    /// Watches for the client's leaving while the request waits.
+    pub(crate) fn watch_client(self) {
+        // SAFETY: plain field of a live request.
+        unsafe {
+            (*self.as_ptr()).read_event_handler = Some(nginx_sys::ngx_http_test_reading);
+        }
+    }
+
+    /// Discards the rest of the client's body, as every answer without an upstream has to.
+    pub(crate) fn discard_body(self) -> Result<(), ngx_int_t> {
+        // SAFETY: a live request in its content phase.
+        match unsafe { ngx_http_discard_request_body(self.as_ptr()) } {
+            OK => Ok(()),
+            status => Err(status),
+        }
+    }
+
+    /// Sends the header and a whole body from memory; returns what a content handler returns.
+    pub(crate) fn send(self, body: &[u8]) -> ngx_int_t {
+        // SAFETY: a live request whose header was not sent yet; buffer and link come from its pool
+        // and are written whole.
+        unsafe {
+            let rc = ngx_http_send_header(self.as_ptr());
+            if rc == ERROR || rc > OK || Bits::header_only_raw(self.bits()) != 0 {
+                return rc;
+            }
+            let Ok(text) = copy(self.pool(), body) else { return ERROR };
+            let buffer =
+                nginx_sys::ngx_pcalloc(self.pool(), size_of::<ngx_buf_t>()).cast::<ngx_buf_t>();
+            if buffer.is_null() {
+                return ERROR;
+            }
+            (*buffer).pos = text.data;
+            (*buffer).last = text.data.add(text.len);
+            (*buffer).set_memory(u32::from(text.len > 0));
+            (*buffer).set_last_buf(u32::from(self.is_main()));
+            (*buffer).set_last_in_chain(1);
+            let mut chain = ngx_chain_t { buf: buffer, next: ptr::null_mut() };
+            ngx_http_output_filter(self.as_ptr(), ptr::addr_of_mut!(chain))
+        }
+    }
+
+    /// Writes an attempt that never reached an upstream into `$upstream_status` and its siblings.
+    pub(crate) fn add_upstream_state(self, peer: &str, status: u16) -> Result<(), NoMemory> {
+        // SAFETY: the array is nginx's own type of element; both pieces come from the pool.
+        unsafe {
+            let r = self.as_ptr();
+            if (*r).upstream_states.is_null() {
+                (*r).upstream_states = nginx_sys::ngx_array_create(
+                    self.pool(),
+                    1,
+                    size_of::<nginx_sys::ngx_http_upstream_state_t>(),
+                );
+            }
+            if (*r).upstream_states.is_null() {
+                return Err(NoMemory);
+            }
+            let state = nginx_sys::ngx_array_push((*r).upstream_states)
+                .cast::<nginx_sys::ngx_http_upstream_state_t>();
+            let name = nginx_sys::ngx_palloc(self.pool(), size_of::<nginx_sys::ngx_str_t>())
+                .cast::<nginx_sys::ngx_str_t>();
+            if state.is_null() || name.is_null() {
+                return Err(NoMemory);
+            }
+            name.write(copy(self.pool(), peer.as_bytes())?);
+            ptr::write_bytes(state, 0, 1);
+            (*state).status = usize::from(status);
+            (*state).connect_time = nginx_sys::ngx_msec_t::MAX;
+            (*state).header_time = nginx_sys::ngx_msec_t::MAX;
+            (*state).peer = name;
+        }
+        Ok(())
+    }
+}
+
+/// nginx's own configuration of the whole `http` block.
+unsafe fn core_main_conf(r: *mut ngx_http_request_t) -> *mut ngx_http_core_main_conf_t {
+    // SAFETY: the caller passes a live request; the slot is the core module's.
+    unsafe { (*(*r).main_conf.add((*ptr::addr_of!(ngx_http_core_module)).ctx_index)).cast() }
+}
+
+#[repr(C)]
+struct Holder<T> {
+    header: Header,
+    value: RefCell<T>,
+}
+
+struct Header {
+    request: *mut ngx_http_request_t,
+    drop: unsafe fn(*mut Header),
+}
+
+/// One function for all types, so that its address tells our cleanups from others'.
+unsafe extern "C" fn drop_ctx(data: *mut core::ffi::c_void) {
+    let header = data.cast::<Header>();
+    // SAFETY: nginx passes the data of a cleanup that `ctx_or_default` made, once.
+    super::guard((), || unsafe { ((*header).drop)(header) });
+}

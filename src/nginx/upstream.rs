@@ -1,0 +1,217 @@
+//! What upstream was asked, what it answered, and how to leave it.
+
+use core::ptr::{self, NonNull};
+
+use nginx_sys::{ngx_http_upstream_t, ngx_pfree, ngx_table_elt_t};
+
+use super::bits::ngx_http_request_s as Bits;
+use super::headers::{Line, lines};
+use super::location::Location;
+use super::request::Request;
+use super::{address, bytes};
+
+/// The upstream that a request has, or had.
+#[derive(Clone, Copy)]
+pub(crate) struct Upstream<'r> {
+    upstream: NonNull<ngx_http_upstream_t>,
+    request: Request<'r>,
+}
+
+impl<'r> Upstream<'r> {
+    /// # Safety
+    ///
+    /// `upstream` is null or the upstream of `request`.
+    pub(super) unsafe fn new(
+        request: Request<'r>,
+        upstream: *mut ngx_http_upstream_t,
+    ) -> Option<Self> {
+        NonNull::new(upstream).map(|upstream| Self { upstream, request })
+    }
+
+    pub(super) fn as_ptr(self) -> *mut ngx_http_upstream_t {
+        self.upstream.as_ptr()
+    }
+
+    /// Which upstream this is: each attempt of a request has one of its own.
+    pub(crate) fn id(self) -> usize {
+        address(self.as_ptr())
+    }
+
+    /// nginx still works on it: it was not finalized.
+    pub(crate) fn is_live(self) -> bool {
+        // SAFETY: plain field of an upstream in the request's pool.
+        unsafe { !(*self.as_ptr()).cleanup.is_null() }
+    }
+
+    /// Its header is on its way to the client.
+    pub(crate) fn is_header_sent(self) -> bool {
+        // SAFETY: a bit of an upstream in the request's pool.
+        unsafe { (*self.as_ptr()).header_sent() != 0 }
+    }
+
+    /// It was made by the `proxy_pass` of `location`. `proxy` is the proxy module's number among
+    /// the http modules: its configuration starts with the upstream's.
+    pub(crate) fn is_of(self, location: Location, proxy: usize) -> bool {
+        // SAFETY: the array has a slot for every http module.
+        unsafe { address((*self.as_ptr()).conf) == address(*location.as_ptr().add(proxy)) }
+    }
+
+    /// The status of the answer, 0 if none was parsed.
+    pub(crate) fn status(self) -> u16 {
+        // SAFETY: plain field of an upstream in the request's pool.
+        unsafe { u16::try_from((*self.as_ptr()).headers_in.status_n).unwrap_or(0) }
+    }
+
+    /// The value of Location as it came, before `proxy_redirect`.
+    pub(crate) fn location(self) -> Option<&'r [u8]> {
+        // SAFETY: null, or a line of the answer, in the request's pool.
+        unsafe {
+            let location: *mut ngx_table_elt_t = (*self.as_ptr()).headers_in.location;
+            (!location.is_null()).then(|| bytes((*location).value))
+        }
+    }
+
+    /// The lines of the answer's header.
+    pub(crate) fn lines(self) -> impl Iterator<Item = Line<'r>> + use<'r> {
+        // SAFETY: nginx zeroes the upstream, and initializes the list before the first line; a
+        // zeroed list is an empty one.
+        unsafe { lines(ptr::addr_of_mut!((*self.as_ptr()).headers_in.headers)) }
+    }
+
+    /// "https://" or "http://".
+    pub(crate) fn schema(self) -> &'r [u8] {
+        // SAFETY: a string in the request's pool or the configuration.
+        unsafe { bytes((*self.as_ptr()).schema) }
+    }
+
+    /// The URI that was sent: after rewrite and `proxy_pass`.
+    pub(crate) fn uri(self) -> &'r [u8] {
+        // SAFETY: a string in the request's pool.
+        unsafe { bytes((*self.as_ptr()).uri) }
+    }
+
+    /// The name under which the configuration knows it, without a port.
+    pub(crate) fn name(self) -> &'r [u8] {
+        // SAFETY: both are null or valid as long as the request.
+        unsafe {
+            let resolved = (*self.as_ptr()).resolved;
+            let conf = (*self.as_ptr()).upstream;
+            match (resolved.is_null(), conf.is_null()) {
+                (false, _) => bytes((*resolved).host),
+                (true, false) => bytes((*conf).host),
+                (true, true) => &[],
+            }
+        }
+    }
+
+    /// The bytes of the request as they were sent; empty if none were prepared.
+    pub(crate) fn request_head(self) -> &'r [u8] {
+        // SAFETY: the first buffer is the one that `create_request` filled; `pos` moves as it is
+        // sent, `start` and `last` stay.
+        unsafe {
+            let chain = (*self.as_ptr()).request_bufs;
+            if chain.is_null() || (*chain).buf.is_null() {
+                return &[];
+            }
+            let buffer = (*chain).buf;
+            if (*buffer).start.is_null() || (*buffer).last < (*buffer).start {
+                return &[];
+            }
+            core::slice::from_raw_parts(
+                (*buffer).start,
+                (*buffer).last.offset_from_unsigned((*buffer).start),
+            )
+        }
+    }
+
+    /// The answer came as HTTP/1.x, and upstream keeps the connection open.
+    pub(crate) fn is_persistent(self) -> bool {
+        // SAFETY: the buffer holds what was received from `start` to `last`.
+        unsafe {
+            let u = self.as_ptr();
+            let buffer = ptr::addr_of!((*u).buffer);
+            if (*buffer).start.is_null() || (*buffer).last < (*buffer).start {
+                return false;
+            }
+            let received = core::slice::from_raw_parts(
+                (*buffer).start,
+                (*buffer).last.offset_from_unsigned((*buffer).start),
+            );
+            received.starts_with(b"HTTP/1.")
+                && (*u).headers_in.connection_close() == 0
+                && (*u).upgrade() == 0
+        }
+    }
+
+    pub(crate) fn is_chunked(self) -> bool {
+        // SAFETY: a bit of an upstream in the request's pool.
+        unsafe { (*self.as_ptr()).headers_in.chunked() != 0 }
+    }
+
+    pub(crate) fn content_length(self) -> Option<u64> {
+        // SAFETY: plain field of an upstream in the request's pool; -1 is "none".
+        unsafe { u64::try_from((*self.as_ptr()).headers_in.content_length_n).ok() }
+    }
+
+    /// The bytes behind the header that were received so far.
+    pub(crate) fn received(self) -> &'r [u8] {
+        // SAFETY: nginx keeps `start <= pos <= last <= end` in its buffers.
+        unsafe {
+            let buffer = ptr::addr_of!((*self.as_ptr()).buffer);
+            if (*buffer).pos.is_null() || (*buffer).last <= (*buffer).pos {
+                return &[];
+            }
+            core::slice::from_raw_parts(
+                (*buffer).pos,
+                (*buffer).last.offset_from_unsigned((*buffer).pos),
+            )
+        }
+    }
+
+    /// Reads what lies ready in the socket into the rest of the buffer; never waits.
+    pub(crate) fn receive_more(self) {
+        // SAFETY: the connection is the upstream's own; `recv` writes at most `room` bytes behind
+        // `last`, which is what nginx itself does with this buffer.
+        unsafe {
+            let u = self.as_ptr();
+            let connection = (*u).peer.connection;
+            let buffer = ptr::addr_of_mut!((*u).buffer);
+            if connection.is_null() || (*buffer).last >= (*buffer).end {
+                return;
+            }
+            let room = (*buffer).end.offset_from_unsigned((*buffer).last);
+            let Some(recv) = (*connection).recv else { return };
+            if let Ok(received) = usize::try_from(recv(connection, (*buffer).last, room)) {
+                (*buffer).last = (*buffer).last.add(received);
+            }
+        }
+    }
+
+    /// Gives the connection back and forgets the answer. `keep`: nothing of this answer is left
+    /// in the connection, so that it may serve another request.
+    ///
+    /// Without this, a follow location that never reaches `proxy_pass` drops the client.
+    pub(crate) fn release(self, keep: bool) {
+        // SAFETY: nginx's own cleanup, as `ngx_http_upstream_create()` calls it on a second
+        // upstream; it finalizes the request with NGX_DONE, for which the count is raised. The
+        // buffer is not the connection's any more, and nginx's caller leaves without reading it.
+        unsafe {
+            let u = self.as_ptr();
+            if (*u).cleanup.is_null() {
+                return;
+            }
+            let Some(cleanup) = *(*u).cleanup else { return };
+            (*u).set_keepalive(u32::from(keep));
+
+            let r = self.request.as_ptr();
+            let main = (*r).main.cast::<Bits>();
+            Bits::set_count_raw(main, Bits::count_raw(main) + 1);
+            cleanup(r.cast());
+
+            let start = (*u).buffer.start;
+            if !start.is_null() && ngx_pfree((*r).pool, start.cast()) == super::OK {
+                ptr::write_bytes(ptr::addr_of_mut!((*u).buffer), 0, 1);
+            }
+        }
+    }
+}

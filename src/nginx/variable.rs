@@ -1,0 +1,69 @@
+//! Variables with a getter of ours.
+
+use nginx_sys::{
+    NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_add_variable, ngx_http_request_t,
+    ngx_http_variable_value_t, ngx_int_t, ngx_uint_t,
+};
+
+use super::request::Request;
+use super::{ERROR, NoMemory, OK, copy, guard, literal};
+
+/// Computes a variable's value anew at every use; `None` is "not found", printed as "-".
+pub(crate) type Getter = fn(Request<'_>) -> Option<Vec<u8>>;
+
+/// Declares variables in `preconfiguration`. The index of each in `table` tells them apart.
+pub(crate) fn declare(
+    cf: *mut ngx_conf_t,
+    table: &'static [(&'static str, Getter)],
+) -> Result<(), NoMemory> {
+    for entry in table {
+        let mut name = literal(entry.0);
+        // SAFETY: nginx passes a live `cf`; it copies the name.
+        let variable = unsafe {
+            ngx_http_add_variable(
+                cf,
+                core::ptr::addr_of_mut!(name),
+                NGX_HTTP_VAR_NOCACHEABLE as ngx_uint_t,
+            )
+        };
+        if variable.is_null() {
+            return Err(NoMemory);
+        }
+        // SAFETY: nginx returned a variable to fill in; the entry is static.
+        unsafe {
+            (*variable).get_handler = Some(get);
+            (*variable).data = core::ptr::from_ref(entry).expose_provenance();
+        }
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn get(
+    r: *mut ngx_http_request_t,
+    value: *mut ngx_http_variable_value_t,
+    data: usize,
+) -> ngx_int_t {
+    guard(ERROR, || {
+        // SAFETY: `declare` put the address of a static entry there; nginx passes a live request
+        // and a value to fill in.
+        unsafe {
+            let entry = &*core::ptr::with_exposed_provenance::<(&'static str, Getter)>(data);
+            let r = Request::new(r);
+            (*value).set_no_cacheable(1);
+            match entry.1(r) {
+                Some(text) => {
+                    let Ok(text) = copy(r.pool(), &text) else { return ERROR };
+                    (*value).set_len(text.len as u32);
+                    (*value).data = text.data;
+                    (*value).set_valid(1);
+                    (*value).set_not_found(0);
+                }
+                None => {
+                    (*value).set_valid(0);
+                    (*value).set_not_found(1);
+                }
+            }
+        }
+        OK
+    })
+}

@@ -1,0 +1,779 @@
+//! Where a request goes when it leaves its configured upstream: to a redirect's target, to a
+//! fallback, or to an answer of our own.
+//!
+//! A request leaves in one of two ways. Where upstream has answered, our header filter releases it
+//! and makes an internal redirect to the *follow location*. Where nginx gave up on upstream, an
+//! error page of ours leads there. In the follow location the PREACCESS handler resolves the
+//! destination and skips to the content phase, where `proxy_pass` of `follow.conf` asks it, by way
+//! of an upstream of ours. Its answer meets the same header filter, and its failure the same error
+//! page.
+
+use core::ffi::CStr;
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+
+use nginx_sys::ngx_int_t;
+use rules::body::{Body, Framing};
+use rules::directive::{self, Keepalive as Argument};
+use rules::error::{self, Code};
+use rules::fallback::{Authorization, Outcome, Step};
+use rules::location::{Scheme, Url};
+use rules::redirect::Policy;
+use rules::request::{Carry, Head};
+use rules::{body, request, resolv};
+
+use crate::conf::{self, LocConf, MainConf};
+use crate::ctx::{Answer, Primary, Relation, RequestCtx, Stage};
+use crate::module::Docker;
+use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::idle::Limits;
+use crate::nginx::location::{Location, Place, Refused};
+use crate::nginx::log::Level;
+use crate::nginx::peer::Plan;
+use crate::nginx::request::Request;
+use crate::nginx::resolver::{self, StartError};
+use crate::nginx::upstream::Upstream;
+use crate::nginx::{ERROR, NoMemory};
+use crate::redirect::Outcome as Followed;
+use crate::{fallback, realm, redirect};
+
+/// The upstream of the follow location, under a name that no host has (RFC 6761, section 6.4).
+pub(crate) const UPSTREAM: &str = "docker-origin.invalid";
+
+/// Bundles of CA certificates, where systems keep them.
+const CA_BUNDLES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/usr/local/share/certs/ca-root-nss.crt",
+];
+
+/// `docker_keepalive number [timeout=time] [requests=number] [time=time] | off`
+pub(crate) struct Keepalive;
+
+impl Directive for Keepalive {
+    type Conf = MainConf;
+    const NAME: &'static CStr = c"docker_keepalive";
+
+    fn set(conf: &mut MainConf, _cf: Conf, args: &[&str]) -> Result<(), SetError> {
+        if conf.keepalive.is_some() {
+            return Err(SetError::Duplicate);
+        }
+        conf.keepalive = Some(directive::keepalive(args)?);
+        Ok(())
+    }
+}
+
+impl From<directive::ArgError> for SetError {
+    fn from(error: directive::ArgError) -> Self {
+        Self::Invalid { value: error.value, allowed: error.allowed }
+    }
+}
+
+impl From<&Argument> for Limits {
+    fn from(keepalive: &Argument) -> Self {
+        Self {
+            connections: keepalive.connections,
+            timeout: keepalive.timeout,
+            requests: keepalive.requests,
+            time: keepalive.time,
+        }
+    }
+}
+
+/// The locations that belong to one where a request may leave its upstream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ways {
+    /// The location itself.
+    pub(crate) own: Location,
+    /// The follow location where certificates are checked.
+    verified: Option<Location>,
+    /// The one where they are not.
+    unverified: Option<Location>,
+    /// The location itself, with the user's `error_page`s alone.
+    pub(crate) twin: Location,
+}
+
+impl Ways {
+    /// The follow location for a destination.
+    fn to(&self, verify: bool) -> Option<Location> {
+        if verify { self.verified } else { self.unverified }
+    }
+
+    /// Any follow location.
+    fn any(&self) -> Option<Location> {
+        self.verified.or(self.unverified)
+    }
+}
+
+/// Makes the locations that belong to `place`.
+pub(crate) fn add_ways(cf: Conf, place: Place, number: usize) -> Result<(), Refused> {
+    let conf = conf::of_location(place.location);
+    let (verified, unverified) = conf.verifications();
+    let twin = cf.copy_location(place.location)?;
+    let mut ways = Ways { own: place.location, verified: None, unverified: None, twin };
+    if verified {
+        ways.verified = Some(cf.create_location(place, &text(cf, place.location, true)?)?);
+    }
+    if unverified {
+        ways.unverified = Some(cf.create_location(place, &text(cf, place.location, false)?)?);
+    }
+    let Some(named) = ways.any() else { return Ok(()) };
+
+    let name = format!("@docker:{number}");
+    cf.name_location(place, named, &name)?;
+    for follow in [ways.verified, ways.unverified].into_iter().flatten() {
+        cf.prepend_error_pages(follow, &[502, 504], &name)?;
+        let follow = conf::of_location(follow);
+        follow.ways = Some(ways);
+        follow.is_follow = true;
+    }
+    if conf.has_fallback() {
+        // 502 and 504 are nginx's own; the others come here where the user has upstream's errors
+        // intercepted.
+        let mut statuses = vec![502, 504];
+        statuses.extend(conf.conditions().statuses().filter(|status| ![502, 504].contains(status)));
+        cf.prepend_error_pages(place.location, &statuses, &name)?;
+    }
+    conf.ways = Some(ways);
+    Ok(())
+}
+
+/// The text of a follow location, out of the directives that this nginx has.
+fn text(cf: Conf, outer: Location, verify: bool) -> Result<String, Refused> {
+    let mut lines: Vec<String> = include_str!("follow.conf").lines().map(str::to_owned).collect();
+    if verify {
+        lines.push("proxy_ssl_verify on;".to_owned());
+        if outer.string_of(cf, "proxy_ssl_trusted_certificate").is_empty() {
+            let Some(bundle) = CA_BUNDLES.into_iter().find(|path| is_file(path)) else {
+                cf.emerg(format_args!(
+                    "no CA certificates to check origins with, \"proxy_ssl_trusted_certificate\" \
+                     must name them, or \"verify=off\" stand in the docker directives"
+                ));
+                return Err(Refused);
+            };
+            lines.push(format!("proxy_ssl_trusted_certificate {bundle};"));
+        }
+    } else {
+        lines.push("proxy_ssl_verify off;".to_owned());
+    }
+    if !outer.has_resolver() {
+        let servers = name_servers();
+        if servers.is_empty() {
+            cf.warn(format_args!(
+                "no name servers in /etc/resolv.conf and no \"resolver\": redirects to names \
+                 cannot be followed"
+            ));
+        } else {
+            lines.push(format!("resolver {};", servers.join(" ")));
+        }
+    }
+    lines.retain(|line| {
+        let directive = line.split(' ').next().unwrap_or_default();
+        directive.is_empty() || directive == "#" || cf.knows(directive)
+    });
+    Ok(lines.join("\n"))
+}
+
+fn is_file(path: &str) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+}
+
+fn name_servers() -> Vec<String> {
+    let text = std::fs::read("/etc/resolv.conf").unwrap_or_default();
+    resolv::name_servers(&String::from_utf8_lossy(&text))
+}
+
+/// What the header filter does with an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    /// It goes on to the client.
+    Pass,
+    /// The request has left.
+    Left,
+}
+
+/// Sees every answer before the other filters do.
+pub(crate) fn header_filter(r: Request<'_>) -> Verdict {
+    let conf = LocConf::of(r);
+    if conf.realm.is_none() && conf.ways.is_none() {
+        return Verdict::Pass;
+    }
+    // Subrequests are somebody else's: auth_request and mirror want the answer as it is.
+    let Some(u) = r.upstream().filter(|_| r.is_main()) else { return Verdict::Pass };
+    realm::filter(r, conf, u);
+
+    let Some(ways) = &conf.ways else { return Verdict::Pass };
+    if !is_answer(r, conf, ways, u) {
+        return Verdict::Pass;
+    }
+    match answered(r, conf, ways, u) {
+        Ok(verdict) => verdict,
+        // nginx has logged it; without memory the request ends.
+        Err(NoMemory) => Verdict::Pass,
+    }
+}
+
+/// What is on its way is upstream's own answer, fresh, to a request that may leave still.
+fn is_answer(r: Request<'_>, conf: &LocConf, ways: &Ways, u: Upstream<'_>) -> bool {
+    let is_of_proxy = || {
+        let proxy = r.main_conf::<Docker>().proxy;
+        conf.is_follow || proxy.is_some_and(|proxy| u.is_of(ways.own, proxy))
+    };
+    u.is_live()
+        && !u.is_header_sent()
+        && !r.is_cached()
+        && !r.is_post_action()
+        && r.err_status() == 0
+        && is_of_proxy()
+}
+
+/// Upstream has answered.
+fn answered(
+    r: Request<'_>,
+    conf: &LocConf,
+    ways: &Ways,
+    u: Upstream<'_>,
+) -> Result<Verdict, NoMemory> {
+    if !is_interesting(r, conf, u) {
+        return Ok(Verdict::Pass);
+    }
+    let ctx = r.ctx_or_default::<Docker>()?;
+    {
+        let mut ctx = ctx.borrow_mut();
+        if ctx.primary.is_none() {
+            ctx.primary = primary(r, u);
+        }
+    }
+    let Some(uri) = ctx.borrow().primary.as_ref().map(|primary| primary.url.uri.clone()) else {
+        return Ok(Verdict::Pass);
+    };
+    // One internal redirect is kept for the answer that the client gets in the end.
+    let may_leave = r.redirects_left() > 1;
+
+    let mut failure = None;
+    if let Some(policy) = conf.follow(&uri).filter(|_| r.is_get_or_head() && may_leave) {
+        let looped = fallback::passes(r) > 1;
+        let followed = redirect::decide(r, &ctx.borrow(), policy, u, looped);
+        match followed {
+            Followed::Pass => {}
+            Followed::Follow(destination) => {
+                let verify = destination.verify;
+                {
+                    let mut ctx = ctx.borrow_mut();
+                    ctx.redirects = ctx.redirects.saturating_add(1);
+                    ctx.destination = Some(destination);
+                    ctx.stage = Stage::Entering;
+                }
+                return Ok(leave(r, u, ways.to(verify)));
+            }
+            Followed::Refused(why) => {
+                r.log(Level::Error, format_args!("redirect is not followed, {why}"));
+                failure = Some(why);
+            }
+        }
+    }
+
+    let outcome = match failure {
+        Some(_) => Outcome::Error,
+        None => Outcome::Status(u.status()),
+    };
+    let step = step(r, conf, &ctx.borrow(), &uri, outcome);
+    match step {
+        Step::Answer if failure.is_none() => {
+            pass(r, &ctx.borrow());
+            return Ok(Verdict::Pass);
+        }
+        _ if !may_leave => return Ok(Verdict::Pass),
+        _ => {}
+    }
+
+    let from_primary = ctx.borrow().target == 0;
+    if from_primary && failure.is_none() {
+        let original = original(r, u, &ctx.borrow());
+        ctx.borrow_mut().original = Some(original);
+    }
+    let next = go_on(r, conf, &mut ctx.borrow_mut(), &uri, step, outcome, failure);
+    let location = match next {
+        Next::Ask { verify } => ways.to(verify),
+        Next::Answer => ways.any(),
+    };
+    Ok(leave(r, u, location))
+}
+
+/// Only these answers can lead anywhere else; most answers are none of them, and cost nothing.
+fn is_interesting(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> bool {
+    conf.is_follow
+        || (r.is_get_or_head() && u.status() >= 300 && (u.status() < 400 || conf.has_fallback()))
+}
+
+/// The answer that goes to the client comes from `ctx`'s destination.
+fn pass(r: Request<'_>, ctx: &RequestCtx) {
+    let is_foreign = ctx.destination.as_ref().is_some_and(|d| d.relation != Relation::Same);
+    if is_foreign {
+        for line in r.response_lines().filter(|line| request::speaks_for_origin(line.name())) {
+            line.remove();
+        }
+    }
+}
+
+/// What to do after the current target ended with `outcome`.
+fn step(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, uri: &str, outcome: Outcome) -> Step {
+    fallback::decide(r, outcome, ctx.target, conf.targets(uri), &conf.conditions())
+}
+
+/// Where a request that leaves goes.
+enum Next {
+    /// To the destination in the context.
+    Ask { verify: bool },
+    /// To the client, with the answer in the context.
+    Answer,
+}
+
+/// Takes `step` after an attempt that ended with `outcome`, or with `failure` and no answer.
+fn go_on(
+    r: Request<'_>,
+    conf: &LocConf,
+    ctx: &mut RequestCtx,
+    uri: &str,
+    step: Step,
+    outcome: Outcome,
+    failure: Option<String>,
+) -> Next {
+    let who = asked(ctx);
+    let told = failure.clone().unwrap_or_else(|| format!("{who}: {outcome}"));
+    ctx.outcomes.push(told.clone());
+    let targets = conf.targets(uri);
+    match step {
+        Step::Next(number) => {
+            if let Some(target) = targets.get(number.wrapping_sub(1)) {
+                r.log(
+                    Level::Info,
+                    format_args!("{told}, falling back to \"{}\"", fallback::name(target)),
+                );
+                ctx.target = number;
+                ctx.destination = Some(fallback::destination(target, uri));
+                ctx.stage = Stage::Entering;
+                return Next::Ask { verify: target.verify };
+            }
+        }
+        Step::Original => {
+            r.log(
+                Level::Warn,
+                format_args!("no fallback served the request: {}", ctx.outcomes.join("; ")),
+            );
+        }
+        Step::Answer => {}
+    }
+    ctx.is_original = true;
+    ctx.stage = Stage::Answering(match ctx.original.take() {
+        Some(original) => original,
+        None => unavailable(ctx),
+    });
+    Next::Answer
+}
+
+/// The host that is being asked.
+fn asked(ctx: &RequestCtx) -> String {
+    match (&ctx.destination, &ctx.primary) {
+        (Some(destination), _) => destination.url.authority(),
+        (None, Some(primary)) => primary.url.authority(),
+        (None, None) => String::new(),
+    }
+}
+
+/// The error for a request that nobody answered: names hosts and reasons, no addresses.
+fn unavailable(ctx: &RequestCtx) -> Answer {
+    json(502, Code::Unavailable, &ctx.outcomes.join("; "))
+}
+
+fn json(status: u16, code: Code, message: &str) -> Answer {
+    Answer {
+        status,
+        content_type: b"application/json".to_vec(),
+        lines: Vec::new(),
+        body: error::body(code, message).into_bytes(),
+        yields_to_error_page: true,
+    }
+}
+
+/// Lets go of an upstream that has answered, and makes the internal redirect.
+fn leave(r: Request<'_>, u: Upstream<'_>, location: Option<Location>) -> Verdict {
+    // Every destination has a follow location; without one the answer stays what it is.
+    let Some(location) = location else { return Verdict::Pass };
+    let keep = u.is_persistent() && matches!(whole_body(r, u), Body::Whole(_));
+    u.release(keep);
+    r.clear_response();
+    r.enter(location);
+    Verdict::Left
+}
+
+/// The body of the answer, if all of it is there: what is not yet read may lie in the socket.
+fn whole_body<'r>(r: Request<'r>, u: Upstream<'r>) -> Body<'r> {
+    let framing = match (r.is_head() || matches!(u.status(), 204 | 304), u.is_chunked()) {
+        (true, _) => Framing::None,
+        (false, true) => Framing::Chunked,
+        (false, false) => u.content_length().map_or(Framing::Close, Framing::Length),
+    };
+    let whole = body::read(framing, u.received());
+    if whole != Body::Partial || framing == Framing::Close {
+        return whole;
+    }
+    u.receive_more();
+    body::read(framing, u.received())
+}
+
+/// What the primary was asked, out of the bytes that nginx sent: the Host that they name stands
+/// nowhere else.
+pub(crate) fn primary(r: Request<'_>, u: Upstream<'_>) -> Option<Primary> {
+    let head = Head::parse(u.request_head());
+    let lines = match &head {
+        Some(head) => head.lines().map(|(n, v)| (n.to_vec(), v.to_vec())).collect(),
+        // HTTP/2 upstream: what the client sent is the next best.
+        None => r.request_lines().map(|(n, v)| (n.to_vec(), v.to_vec())).collect(),
+    };
+    let host = head.as_ref().and_then(Head::host).unwrap_or_else(|| u.name());
+    let url = Url::parse(&[u.schema(), host, u.uri()].concat()).ok()?;
+    Some(Primary { url, lines })
+}
+
+/// The answer of `u`, to be sent later by us.
+fn original(r: Request<'_>, u: Upstream<'_>, ctx: &RequestCtx) -> Answer {
+    let is_foreign = ctx.destination.as_ref().is_some_and(|d| d.relation != Relation::Same);
+    let lines = r
+        .response_lines()
+        .filter(|line| !(is_foreign && request::speaks_for_origin(line.name())))
+        .map(|line| (line.name().to_vec(), line.value().to_vec()))
+        .collect();
+    answer_of(u, lines, r.content_type(), r, false)
+}
+
+/// An answer with the status of `u` and its body, if that was small; else registry JSON.
+fn answer_of(
+    u: Upstream<'_>,
+    mut lines: Vec<(Vec<u8>, Vec<u8>)>,
+    content_type: &[u8],
+    r: Request<'_>,
+    yields_to_error_page: bool,
+) -> Answer {
+    let status = u.status();
+    lines.retain(|(name, _)| !is_set_anew(name));
+    let (content_type, body) = match whole_body(r, u) {
+        Body::Whole(body) if !r.is_head() => (content_type.to_vec(), body.into_owned()),
+        Body::Whole(_) => (content_type.to_vec(), Vec::new()),
+        Body::Partial | Body::Surplus => {
+            lines.retain(|(name, _)| !describes_body(name));
+            let code = error::code_for(status);
+            let message = format!("upstream answered with status {status}");
+            (b"application/json".to_vec(), error::body(code, &message).into_bytes())
+        }
+    };
+    Answer { status, content_type, lines, body, yields_to_error_page }
+}
+
+/// Lines that nginx writes itself, or that hold for one connection only.
+fn is_set_anew(name: &[u8]) -> bool {
+    const NAMES: [&str; 10] = [
+        "connection",
+        "content-length",
+        "content-type",
+        "date",
+        "keep-alive",
+        "server",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    NAMES.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+/// Lines that are true of the body that came with them.
+fn describes_body(name: &[u8]) -> bool {
+    const NAMES: [&str; 7] = [
+        "accept-ranges",
+        "content-encoding",
+        "content-language",
+        "content-range",
+        "docker-content-digest",
+        "etag",
+        "last-modified",
+    ];
+    NAMES.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+/// What the phase does with the request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    /// It goes on.
+    Declined,
+    /// It waits for the resolver.
+    Wait,
+    /// It ends with this status.
+    Status(u16),
+}
+
+/// Runs in every location; acts in follow locations.
+pub(crate) fn preaccess(
+    r: Request<'_>,
+    answer: unsafe extern "C" fn(*mut nginx_sys::ngx_http_request_t) -> ngx_int_t,
+) -> Phase {
+    let conf = LocConf::of(r);
+    let (true, Some(ways)) = (conf.is_follow, &conf.ways) else { return Phase::Declined };
+    let Ok(ctx) = r.ctx_or_default::<Docker>() else { return Phase::Status(500) };
+
+    loop {
+        let stage = core::mem::take(&mut ctx.borrow_mut().stage);
+        let next = match stage {
+            Stage::Entering => match resolve(r, conf, ctx) {
+                Ok(()) => continue,
+                Err(phase) => return phase,
+            },
+            Stage::Resolving(lookup) => {
+                ctx.borrow_mut().stage = Stage::Resolving(lookup);
+                return Phase::Wait;
+            }
+            Stage::Resolved(addresses) => {
+                ctx.borrow_mut().stage = Stage::Asking(addresses);
+                r.skip_to_content();
+                return Phase::Declined;
+            }
+            Stage::Answering(ours) => {
+                let status = ours.status;
+                if ours.yields_to_error_page && ways.twin.has_error_page(status) {
+                    return give_up(r, ways, status);
+                }
+                ctx.borrow_mut().stage = Stage::Answering(ours);
+                r.set_content_handler(answer);
+                r.skip_to_content();
+                return Phase::Declined;
+            }
+            Stage::Unresolved(why) => {
+                let mut ctx = ctx.borrow_mut();
+                let uri = first_uri(&ctx);
+                r.log(Level::Error, format_args!("{why}"));
+                if r.add_upstream_state(&asked(&ctx), 502).is_err() {
+                    return Phase::Status(500);
+                }
+                let step = step(r, conf, &ctx, &uri, Outcome::Error);
+                go_on(r, conf, &mut ctx, &uri, step, Outcome::Error, Some(why))
+            }
+            Stage::Primary | Stage::Asking(_) => match gave_up(r, conf, ways, ctx) {
+                Ok(next) => next,
+                Err(phase) => return phase,
+            },
+        };
+        if let Next::Ask { verify } = next
+            && let Some(location) = ways.to(verify)
+        {
+            r.change_to(location);
+        }
+    }
+}
+
+fn first_uri(ctx: &RequestCtx) -> String {
+    ctx.primary.as_ref().map(|primary| primary.url.uri.clone()).unwrap_or_default()
+}
+
+/// Ends the request with `status` under the user's own `error_page`s.
+fn give_up(r: Request<'_>, ways: &Ways, status: u16) -> Phase {
+    r.change_to(ways.twin);
+    r.allow_error_page();
+    Phase::Status(status)
+}
+
+/// An error page has led here: nginx gave up on an upstream, or intercepted its answer.
+///
+/// Error pages also fire for others: for limit_req, for auth_request and its subrequest (which
+/// would be granted by a fallback's 200), and X-Accel-Redirect may name our location. They get
+/// the status that they came with.
+fn gave_up(
+    r: Request<'_>,
+    conf: &LocConf,
+    ways: &Ways,
+    ctx: &RefCell<RequestCtx>,
+) -> Result<Next, Phase> {
+    let status = r.err_status();
+    if status == 0 {
+        return Err(give_up(r, ways, 500));
+    }
+    r.allow_error_page();
+    let proxy = r.main_conf::<Docker>().proxy;
+    let u = r.upstream().filter(|u| {
+        let ctx = ctx.borrow();
+        let is_ours = ctx.destination.is_some() || proxy.is_some_and(|p| u.is_of(ways.own, p));
+        r.is_main() && is_ours && !u.is_live() && ctx.spent != Some(u.id())
+    });
+    let Some(u) = u else { return Err(give_up(r, ways, status)) };
+
+    let mut ctx = ctx.borrow_mut();
+    ctx.spent = Some(u.id());
+    if ctx.primary.is_none() {
+        ctx.primary = primary(r, u);
+    }
+    if ctx.primary.is_none() {
+        return Err(give_up(r, ways, status));
+    }
+    let uri = first_uri(&ctx);
+
+    let (outcome, failure) = match (u.status() == status, status) {
+        (true, _) => (Outcome::Status(status), None),
+        (false, 504) => (Outcome::Timeout, u.failure()),
+        (false, _) => (Outcome::Error, u.failure()),
+    };
+    let failure = failure.map(|failure| format!("{}: {}", asked(&ctx), failure.as_str()));
+    let step = step(r, conf, &ctx, &uri, outcome);
+    if step == Step::Answer && ctx.destination.is_none() {
+        return Err(give_up(r, ways, status));
+    }
+    if ctx.target == 0 && u.status() == status {
+        let lines = u.lines().map(|line| (line.name().to_vec(), line.value().to_vec()));
+        let lines: Vec<_> = lines.filter(|(name, _)| !request::speaks_for_origin(name)).collect();
+        let content_type = lines
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(b"Content-Type"))
+            .map(|(_, value)| value.clone())
+            .unwrap_or_default();
+        ctx.original = Some(answer_of(u, lines, &content_type, r, true));
+    }
+    Ok(go_on(r, conf, &mut ctx, &uri, step, outcome, failure))
+}
+
+/// Finds the destination's addresses. `Ok`: the stage says what came of it.
+fn resolve(r: Request<'_>, conf: &LocConf, ctx: &RefCell<RequestCtx>) -> Result<(), Phase> {
+    let (literal, host) = match &ctx.borrow().destination {
+        Some(destination) => (destination.url.ip(), destination.url.host.clone()),
+        None => return Err(Phase::Status(500)),
+    };
+    if let Some(address) = literal {
+        found(conf, &mut ctx.borrow_mut(), &[address]);
+        return Ok(());
+    }
+    r.watch_client();
+    match resolver::start(r, &host, resolved) {
+        Ok(lookup) => {
+            let mut ctx = ctx.borrow_mut();
+            // The answer may be here already.
+            if matches!(ctx.stage, Stage::Primary) {
+                ctx.stage = Stage::Resolving(lookup);
+            }
+            Ok(())
+        }
+        Err(StartError::NoResolver) => {
+            ctx.borrow_mut().stage =
+                Stage::Unresolved(format!("{host}: could not be resolved (no resolver defined)"));
+            Ok(())
+        }
+        Err(StartError::NoMemory) => Err(Phase::Status(500)),
+    }
+}
+
+fn resolved(r: Request<'_>, answer: resolver::Answer) {
+    let Some(ctx) = r.ctx::<Docker>() else { return };
+    let mut ctx = ctx.borrow_mut();
+    match answer {
+        resolver::Answer::Addresses(addresses) => found(LocConf::of(r), &mut ctx, &addresses),
+        resolver::Answer::Failed(why) => {
+            ctx.stage =
+                Stage::Unresolved(format!("{}: could not be resolved ({why})", asked(&ctx)));
+        }
+    }
+}
+
+/// Keeps the addresses that may be asked.
+fn found(conf: &LocConf, ctx: &mut RequestCtx, addresses: &[IpAddr]) {
+    let Some(destination) = &ctx.destination else { return };
+    let policy = conf.follow.as_ref().and_then(|follow| follow.value.as_ref().as_ref());
+    let is_allowed = |address: &IpAddr| {
+        destination.is_configured
+            || policy.map_or_else(|| Policy::default().permits(*address), |p| p.permits(*address))
+    };
+    let port = destination.url.port;
+    let allowed: Vec<SocketAddr> = addresses
+        .iter()
+        .copied()
+        .filter(is_allowed)
+        .map(|address| SocketAddr::new(address, port))
+        .collect();
+    ctx.stage = if allowed.is_empty() {
+        Stage::Unresolved(format!("{}: redirects to this address are not allowed", asked(ctx)))
+    } else {
+        Stage::Resolved(allowed)
+    };
+}
+
+/// What the follow location's upstream has to send, and where.
+pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
+    let main = r.main_conf::<Docker>();
+    let ctx = r.ctx::<Docker>()?.borrow();
+    let (Stage::Asking(addresses), Some(primary), Some(destination)) =
+        (&ctx.stage, &ctx.primary, &ctx.destination)
+    else {
+        return None;
+    };
+
+    let carry = match destination.relation {
+        Relation::Same => Carry::All,
+        Relation::Foreign => Carry::Public { authorization: None, via: &main.loop_id },
+        Relation::Fallback => {
+            Carry::Public { authorization: token(r, &ctx, addresses), via: &main.loop_id }
+        }
+    };
+    let lines = primary.lines.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+    let method = if r.is_head() { "HEAD" } else { "GET" };
+    Some(Plan {
+        tls: destination.url.scheme == Scheme::Https,
+        host: destination.url.host.clone(),
+        addresses: addresses.clone(),
+        head: request::head(method, &destination.url, &carry, lines),
+        limits: Limits::from(&main.keepalive()),
+    })
+}
+
+/// The client's token, if the fallback may have it: the location passed it to the primary, and
+/// nobody can read it on the way.
+fn token<'r>(r: Request<'r>, ctx: &RequestCtx, addresses: &[SocketAddr]) -> Option<&'r [u8]> {
+    let uri = first_uri(ctx);
+    let target = LocConf::of(r).targets(&uri).get(ctx.target.checked_sub(1)?)?;
+    let is_loopback = addresses.iter().all(|address| address.ip().is_loopback());
+    let value = r.request_line("Authorization")?;
+    let was_passed = ctx.primary.as_ref()?.lines.iter().any(|(name, passed)| {
+        name.eq_ignore_ascii_case(b"Authorization") && passed.as_slice() == value
+    });
+    let is_token = fallback::authorization(r) == Authorization::Bearer;
+    (is_token && was_passed && target.may_carry_token(is_loopback)).then_some(value)
+}
+
+/// Sends the answer that the stage holds.
+pub(crate) fn answer(r: Request<'_>) -> ngx_int_t {
+    let Some(ctx) = r.ctx::<Docker>() else { return ERROR };
+    let Stage::Answering(answer) = core::mem::take(&mut ctx.borrow_mut().stage) else {
+        return ERROR;
+    };
+    if let Err(status) = r.discard_body() {
+        return status;
+    }
+    r.clear_response();
+    let prepared =
+        r.set_response(answer.status, &answer.content_type, answer.body.len()).and_then(|()| {
+            answer.lines.iter().try_for_each(|(name, value)| r.add_response_line(name, value))
+        });
+    if prepared.is_err() {
+        return ERROR;
+    }
+    r.send(&answer.body)
+}
+
+/// `$docker_target`, for `follow.conf`.
+pub(crate) fn target_url(r: Request<'_>) -> Option<Vec<u8>> {
+    let ctx = r.ctx::<Docker>()?.borrow();
+    let url = &ctx.destination.as_ref()?.url;
+    Some(format!("{}://{UPSTREAM}{}", url.scheme.as_str(), url.uri).into_bytes())
+}
+
+/// `$docker_target_name`, for `follow.conf`: what the certificate must be for.
+pub(crate) fn target_name(r: Request<'_>) -> Option<Vec<u8>> {
+    let ctx = r.ctx::<Docker>()?.borrow();
+    Some(ctx.destination.as_ref()?.url.host.clone().into_bytes())
+}

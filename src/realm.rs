@@ -1,0 +1,102 @@
+//! `docker_realm_rewrite`: clients ask this server for tokens.
+
+use core::ffi::CStr;
+
+use rules::directive::{self, Realm as Argument};
+use rules::{authority, challenge};
+
+use crate::conf::LocConf;
+use crate::nginx::conf::{ComplexValue, Conf, Directive, SetError};
+use crate::nginx::log::Level;
+use crate::nginx::request::Request;
+use crate::nginx::upstream::Upstream;
+
+/// What the realms of upstream's challenges begin with.
+#[derive(Clone)]
+pub(crate) enum Realm {
+    /// They stay as they are.
+    Off,
+    /// Scheme and authority of the request.
+    Request,
+    /// A URL.
+    Url(ComplexValue),
+}
+
+/// `docker_realm_rewrite on | off | url`
+pub(crate) struct RealmRewrite;
+
+impl Directive for RealmRewrite {
+    type Conf = LocConf;
+    const NAME: &'static CStr = c"docker_realm_rewrite";
+
+    fn set(conf: &mut LocConf, cf: Conf, args: &[&str]) -> Result<(), SetError> {
+        if conf.realm.is_some() {
+            return Err(SetError::Duplicate);
+        }
+        conf.realm = Some(match directive::realm_rewrite(args)? {
+            Argument::Off => Realm::Off,
+            Argument::On => Realm::Request,
+            Argument::Url(url) => Realm::Url(cf.compile(url)?),
+        });
+        Ok(())
+    }
+}
+
+/// Rewrites the challenges that came from upstream; not those of `auth_basic` or `add_header`.
+///
+/// A line is upstream's if its value lies where upstream's line has it: nginx copies the line, not
+/// its bytes, from upstream, from its cache, and when it intercepts errors.
+pub(crate) fn filter(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
+    let Some(realm @ (Realm::Request | Realm::Url(_))) = &conf.realm else { return };
+    let mut base = None;
+    for line in r.response_lines() {
+        let is_upstreams = line.name().eq_ignore_ascii_case(b"WWW-Authenticate")
+            && u.lines().any(|of_upstream| of_upstream.origin() == line.origin());
+        if !is_upstreams {
+            continue;
+        }
+        let Some(base) = base.get_or_insert_with(|| self::base(r, realm)) else { return };
+        match challenge::rewrite_realm(line.value(), base) {
+            Ok(Some(value)) => {
+                if line.set_value(r, &value).is_err() {
+                    return;
+                }
+            }
+            Ok(None) => {}
+            Err(error) => r.log(
+                Level::Warn,
+                format_args!(
+                    "upstream sent invalid \"WWW-Authenticate\" header: \"{}\", {error}, passed \
+                     unchanged",
+                    line.value().escape_ascii()
+                ),
+            ),
+        }
+    }
+}
+
+/// What the realm begins with in answers to this request; `None` if it must stay as it is.
+fn base(r: Request<'_>, realm: &Realm) -> Option<Vec<u8>> {
+    match realm {
+        Realm::Off => None,
+        Realm::Request => {
+            let host = r.authority().filter(|host| authority::is_valid(host))?;
+            Some([r.scheme().as_bytes(), b"://", host].concat())
+        }
+        Realm::Url(url) => {
+            let value = url.evaluate(r).unwrap_or_default();
+            if challenge::valid_base(value) {
+                return Some(value.to_vec());
+            }
+            r.log(
+                Level::Error,
+                format_args!(
+                    "\"docker_realm_rewrite\" has the value \"{}\", it must be a URL with a host, \
+                     a port and a path; realm passed unchanged",
+                    value.escape_ascii()
+                ),
+            );
+            None
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `docker_follow_redirect`: nginx itself goes where the registry points.
+
+use core::ffi::CStr;
+
+use rules::directive;
+use rules::redirect::{self, Decision, Policy, Redirect};
+
+use crate::conf::{LocConf, Setting};
+use crate::ctx::{Destination, Relation, RequestCtx};
+use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::log::Level;
+use crate::nginx::request::Request;
+use crate::nginx::upstream::Upstream;
+
+/// `docker_follow_redirect on | off [hops=number] [allow=host[:port] ...] [private=cidr ...]
+/// [verify=on|off]`
+pub(crate) struct FollowRedirect;
+
+impl Directive for FollowRedirect {
+    type Conf = LocConf;
+    const NAME: &'static CStr = c"docker_follow_redirect";
+
+    fn set(conf: &mut LocConf, cf: Conf, args: &[&str]) -> Result<(), SetError> {
+        if conf.follow.is_some() {
+            return Err(SetError::Duplicate);
+        }
+        conf.follow = Some(Setting::new(directive::follow_redirect(args)?, cf));
+        Ok(())
+    }
+}
+
+/// What becomes of an answer of upstream, as far as redirects go.
+pub(crate) enum Outcome {
+    /// It is none that is followed.
+    Pass,
+    Follow(Destination),
+    /// It must not be followed; who, and why.
+    Refused(String),
+}
+
+/// Decides what becomes of the answer of `u`.
+pub(crate) fn decide(
+    r: Request<'_>,
+    ctx: &RequestCtx,
+    policy: &Policy,
+    u: Upstream<'_>,
+    looped: bool,
+) -> Outcome {
+    let Some(primary) = &ctx.primary else { return Outcome::Pass };
+    let base = ctx.destination.as_ref().map_or(&primary.url, |destination| &destination.url);
+    let redirect = Redirect {
+        status: u.status(),
+        location: u.location(),
+        base,
+        followed: ctx.redirects,
+        looped,
+    };
+    match redirect::decide(&redirect, policy) {
+        Decision::Pass => Outcome::Pass,
+        Decision::Follow(url) => {
+            r.log(
+                Level::Info,
+                format_args!("following redirect ({}) to \"{}\"", u.status(), url.without_query()),
+            );
+            let same = url.same_origin(base);
+            let (relation, is_configured) = match &ctx.destination {
+                _ if !same => (Relation::Foreign, false),
+                None => (Relation::Same, true),
+                Some(from) => (from.relation, from.is_configured),
+            };
+            // Its certificate is checked as the primary's would be checked by default, and as that
+            // of the target where there is one.
+            let verify = match &ctx.destination {
+                Some(from) if same => from.verify,
+                _ => policy.verify,
+            };
+            Outcome::Follow(Destination { url, relation, is_configured, verify })
+        }
+        Decision::Refuse(refusal) => {
+            let host = refusal.host().map_or_else(|| base.authority(), str::to_owned);
+            Outcome::Refused(format!("{host}: {refusal}"))
+        }
+    }
+}
