@@ -123,15 +123,18 @@ fn origins(header: &[u8]) -> Result<Vec<Range<usize>>, ChallengeError> {
 /// Where scheme and authority stand, if the quoted `value` is an `http` or `https` URL.
 fn origin(header: &[u8], value: Range<usize>) -> Option<Range<usize>> {
     let quoted = header.get(value.clone())?;
-    let (text, offsets): (Vec<u8>, Vec<usize>) = unescaped(quoted).unzip();
-
-    let rest = behind_scheme(&text)?;
-    let authority = rest.iter().take_while(|byte| !b"/?#".contains(byte)).count();
-    if authority == 0 {
+    let mut bytes = unescaped(quoted).peekable();
+    let mut skip = |want: &u8| bytes.next_if(|(byte, _)| byte.eq_ignore_ascii_case(want)).is_some();
+    let http = b"http".iter().all(&mut skip);
+    skip(&b's');
+    if !http || !b"://".iter().all(&mut skip) {
         return None;
     }
-    let end = offsets.get(text.len() - rest.len() + authority).copied();
-    Some(value.start..value.start + end.unwrap_or(quoted.len()))
+
+    // A host of no byte at all is none.
+    bytes.next().filter(|(byte, _)| !b"/?#".contains(byte))?;
+    let end = bytes.find(|(byte, _)| b"/?#".contains(byte));
+    Some(value.start..value.start + end.map_or(quoted.len(), |(_, offset)| offset))
 }
 
 /// The bytes that a quoted string means, each with the offset where it is written.

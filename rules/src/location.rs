@@ -189,6 +189,9 @@ fn split_query(uri: &str) -> (&str, &str) {
 
 /// RFC 3986, section 5.2.4, for a path that begins with `/`.
 fn without_dot_segments(path: &str) -> String {
+    if !path.contains("/.") {
+        return path.to_owned();
+    }
     let mut kept = Vec::new();
     let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
     while let Some(segment) = segments.next() {

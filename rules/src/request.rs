@@ -39,7 +39,7 @@ impl<'a> Head<'a> {
         let valid = words.next().is_none()
             && syntax::is_token(method)
             && !uri.is_empty()
-            && uri.iter().all(|byte| *byte > 0x20 && *byte != 0x7f)
+            && !uri.iter().copied().any(ends_word)
             && matches!(version, b"HTTP/1.0" | b"HTTP/1.1");
         if !valid {
             return None;
@@ -79,11 +79,11 @@ impl<'a> Head<'a> {
     }
 }
 
-/// The bytes before the first CRLF, and behind it. A CR or LF by itself ends no line.
+/// The bytes before the first CRLF, and behind it. Nothing holds a CR or LF by itself.
 fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let (line, rest) = bytes.split_at_checked(end)?;
-    Some((line, rest.get(2..)?))
+    Some((line.strip_suffix(b"\r")?, rest.get(1..)?))
 }
 
 /// `name: value`, if it could not be read as anything else.
@@ -182,13 +182,19 @@ fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 fn push_word(out: &mut Vec<u8>, word: &str) {
-    for byte in word.bytes() {
-        if byte <= 0x20 || byte == 0x7f {
-            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
-        } else {
-            out.push(byte);
+    for run in word.as_bytes().split_inclusive(|byte| ends_word(*byte)) {
+        match run {
+            [clean @ .., byte] if ends_word(*byte) => {
+                out.extend_from_slice(clean);
+                out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+            }
+            clean => out.extend_from_slice(clean),
         }
     }
+}
+
+fn ends_word(byte: u8) -> bool {
+    byte <= 0x20 || byte == 0x7f
 }
 
 /// Whether a header of an answer speaks for the origin that a client asked, so that it must not

@@ -107,7 +107,8 @@ proptest! {
             url.join(format!("{reference}{fragment}").as_bytes()).map(|url| text(&url))
         };
 
-        prop_assert_eq!(join(&format!("{other}{path}{query}")), Ok(format!("{other}{path}{query}")));
+        let absolute = format!("{other}{path}{query}");
+        prop_assert_eq!(join(&absolute), Ok(absolute.clone()));
         if !path.starts_with("//") {
             prop_assert_eq!(join(&format!("{path}{query}")), Ok(format!("{base}{path}{query}")));
         }
@@ -115,7 +116,8 @@ proptest! {
             prop_assert_eq!(join(&query), Ok(format!("{base}{base_path}{query}")));
         }
         let (directory, _) = base_path.rsplit_once('/').unwrap();
-        prop_assert_eq!(join(&format!(".{path}{query}")), Ok(format!("{base}{directory}{path}{query}")));
+        let below = format!("{base}{directory}{path}{query}");
+        prop_assert_eq!(join(&format!(".{path}{query}")), Ok(below));
         prop_assert_eq!(join(&format!(".{path}/..")), {
             let (parent, _) = path.rsplit_once('/').unwrap();
             Ok(format!("{base}{directory}{parent}/"))
