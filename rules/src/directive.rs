@@ -96,8 +96,8 @@ fn is_base(url: &str) -> bool {
 pub fn follow_redirect(args: &[&str]) -> Result<Option<Policy>, ArgError> {
     const ALLOWED: &str = "\"on\", \"off\", \"hops=number\", \"allow=host[:port]\", \
                            \"private=network\" or \"verify=on|off\"";
-    if let Some(off) = off(args)? {
-        return Ok(off);
+    if is_off(args)? {
+        return Ok(None);
     }
 
     let mut policy = Policy::default();
@@ -145,8 +145,9 @@ pub fn follow_redirect(args: &[&str]) -> Result<Option<Policy>, ArgError> {
 /// If there is no URL, or more than [`MAX_ATTEMPTS`], or the same twice; if anything stands beside
 /// `off`; or at a parameter that is unknown, repeated, or has a value that it does not take.
 pub fn fallback(args: &[&str]) -> Result<Option<Vec<Target>>, ArgError> {
-    if let Some(off) = off(args)? {
-        return Ok(off);
+    const CREDENTIALS: &str = "\"credentials=bearer\" or \"credentials=none\"";
+    if is_off(args)? {
+        return Ok(None);
     }
 
     let mut bases: Vec<Url> = Vec::new();
@@ -159,12 +160,7 @@ pub fn fallback(args: &[&str]) -> Result<Option<Vec<Target>>, ArgError> {
             credentials = match value {
                 "bearer" => Credentials::Bearer,
                 "none" => Credentials::None,
-                _ => {
-                    return Err(ArgError::new(
-                        arg,
-                        "\"credentials=bearer\" or \"credentials=none\"",
-                    ));
-                }
+                _ => return Err(ArgError::new(arg, CREDENTIALS)),
             };
         } else if let Some(value) = arg.strip_prefix("verify=") {
             given.once(arg, "verify")?;
@@ -276,7 +272,7 @@ impl Default for Keepalive {
 pub fn keepalive(args: &[&str]) -> Result<Keepalive, ArgError> {
     const ALLOWED: &str = "a number of connections, \"off\", \"timeout=time\", \
                            \"requests=number\" or \"time=time\"";
-    if off::<()>(args)?.is_some() {
+    if is_off(args)? {
         return Ok(Keepalive { connections: 0, ..Keepalive::default() });
     }
 
@@ -311,12 +307,12 @@ pub fn keepalive(args: &[&str]) -> Result<Keepalive, ArgError> {
     Ok(keepalive)
 }
 
-/// `Some(None)` if the arguments are `off`; an error if `off` is one of several.
-fn off<T>(args: &[&str]) -> Result<Option<Option<T>>, ArgError> {
+/// Whether there is `off` and nothing else; an error if it is one of several arguments.
+fn is_off(args: &[&str]) -> Result<bool, ArgError> {
     match args {
-        ["off"] => Ok(Some(None)),
+        ["off"] => Ok(true),
         _ if args.contains(&"off") => Err(ArgError::new("off", ONLY)),
-        _ => Ok(None),
+        _ => Ok(false),
     }
 }
 
