@@ -86,12 +86,16 @@ fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((line.strip_suffix(b"\r")?, rest.get(1..)?))
 }
 
-/// `name: value`, if it could not be read as anything else.
+/// `name: value`, if it could not be read as anything else. Other control bytes than CR, LF and NUL
+/// are left to [`head`], which drops their line: nginx lets clients send them.
 fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = line.iter().position(|byte| *byte == b':')?;
     let (name, value) = line.split_at_checked(colon)?;
     let value = syntax::trim_ows(value.get(1..)?);
-    is_field(name, value).then_some((name, value))
+    let valid = !name.is_empty()
+        && !name.iter().copied().any(ends_word)
+        && !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
+    valid.then_some((name, value))
 }
 
 fn is_field(name: &[u8], value: &[u8]) -> bool {
@@ -222,16 +226,17 @@ mod tests {
     #[test]
     fn a_head_as_nginx_sends_it_is_read() {
         let bytes = b"GET /v2/?a=b HTTP/1.1\r\nHost: a:5000\r\nRange:bytes=0-1 \t\r\nX-Empty:\r\n\
-                      Range: \xff\r\n\r\nbody: 1\r\n\r\n";
+                      Range: \xff\r\nX(1): \x01\r\n\r\nbody: 1\r\n\r\n";
         let head = Head::parse(bytes).unwrap();
         assert_eq!(head.method(), b"GET");
         assert_eq!(head.uri(), b"/v2/?a=b");
         assert_eq!(head.host(), Some(b"a:5000".as_slice()));
-        let lines: [(&[u8], &[u8]); 4] = [
+        let lines: [(&[u8], &[u8]); 5] = [
             (b"Host", b"a:5000"),
             (b"Range", b"bytes=0-1"),
             (b"X-Empty", b""),
             (b"Range", b"\xff"),
+            (b"X(1)", b"\x01"),
         ];
         assert!(head.lines().eq(lines));
     }
@@ -359,7 +364,14 @@ mod tests {
     #[test]
     fn no_argument_adds_a_line() {
         let split = "x\r\nEvil: 1";
-        let lines = [("Accept", split), ("Accept\r\nEvil", "1"), ("Accept: x", "1"), ("", "1")];
+        let lines = [
+            ("Accept", split),
+            ("Accept", "\x01"),
+            ("Accept\r\nEvil", "1"),
+            ("If-(", "1"),
+            ("Accept: x", "1"),
+            ("", "1"),
+        ];
         let url = Url { host: split.to_owned(), uri: format!("/ {split}"), ..url("http://a") };
         let carry = Carry::Public { authorization: Some(split.as_bytes()), via: "m" };
         let want = "GET%0D%0Ax%0D%0AEvil:%201 /%20x%0D%0AEvil:%201 HTTP/1.1\r\n\
