@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use socket2::SockRef;
@@ -238,37 +240,89 @@ impl Request {
         self.ca_file.as_deref().ok_or_else(|| io::Error::other("https needs .ca(file)"))
     }
 
-    fn send_http2(&self) -> io::Result<Answer> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let exchange = async {
-            let tcp = self.tcp()?;
-            tcp.set_nonblocking(true)?;
-            let tcp = tokio::net::TcpStream::from_std(tcp)?;
-            if self.scheme == "http" {
-                return self.exchange_http2(tcp).await;
+    /// Sends this and `others` at once, over one HTTP/2 connection to where this one goes.
+    ///
+    /// # Errors
+    ///
+    /// When connecting or TLS fails; for each request, when the head of its answer does not come.
+    pub fn send_together(&self, others: &[Self]) -> io::Result<Vec<io::Result<Answer>>> {
+        self.over_http2(async |client| {
+            let requests = std::iter::once(self).chain(others);
+            // All are on their way before the first answer is read.
+            let started: Vec<_> =
+                requests.map(|request| request.start_http2(&mut client.clone())).collect();
+            let mut answers = Vec::new();
+            for response in started {
+                answers.push(match response {
+                    Ok(response) => read_http2(response).await,
+                    Err(error) => Err(error),
+                });
             }
-            let config = tls::client(self.ca_file()?, &["h2"]);
-            let connector = tokio_rustls::TlsConnector::from(config);
-            let stream = connector.connect(self.server_name()?, tcp).await?;
-            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-                return Err(io::Error::other("the server does not speak HTTP/2"));
-            }
-            self.exchange_http2(stream).await
-        };
-        runtime.block_on(async {
-            let late = |_| io::Error::from(ErrorKind::TimedOut);
-            tokio::time::timeout(self.patience, exchange).await.map_err(late)?
+            Ok(answers)
         })
     }
 
-    async fn exchange_http2<T>(&self, stream: T) -> io::Result<Answer>
-    where
-        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
-        let (mut client, connection) =
-            h2::client::handshake(stream).await.map_err(io::Error::other)?;
-        tokio::spawn(connection);
+    /// Sends it over HTTP/2 and gives up after so many bytes of the body at least, or after a
+    /// time: resets the stream, then closes the connection.
+    ///
+    /// # Errors
+    ///
+    /// When connecting, TLS, or the head of the answer fails.
+    pub fn abort_http2(&self, bytes: usize, limit: Duration) -> io::Result<()> {
+        self.over_http2(async |client| {
+            let response = self.start_http2(client)?;
+            let reading = async {
+                let mut frames = response.await.map_err(io::Error::other)?.into_body();
+                let mut seen = 0;
+                while seen < bytes
+                    && let Some(frame) = frames.data().await
+                {
+                    seen += frame.map_err(io::Error::other)?.len();
+                }
+                // Dropping the frames resets the stream.
+                io::Result::Ok(())
+            };
+            tokio::time::timeout(limit, reading).await.unwrap_or(Ok(()))?;
+            // The connection's task needs a moment to send the reset.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok(())
+        })
+    }
 
+    fn send_http2(&self) -> io::Result<Answer> {
+        self.over_http2(async |client| read_http2(self.start_http2(client)?).await)
+    }
+
+    /// Lets `exchange` use a new HTTP/2 connection.
+    fn over_http2<T>(
+        &self,
+        exchange: impl AsyncFnOnce(&mut SendRequest<Bytes>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let all = async {
+            let tcp = self.tcp()?;
+            tcp.set_nonblocking(true)?;
+            let tcp = tokio::net::TcpStream::from_std(tcp)?;
+            let mut client = if self.scheme == "http" {
+                connected(tcp).await?
+            } else {
+                let config = tls::client(self.ca_file()?, &["h2"]);
+                let connector = tokio_rustls::TlsConnector::from(config);
+                let stream = connector.connect(self.server_name()?, tcp).await?;
+                if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                    return Err(io::Error::other("the server does not speak HTTP/2"));
+                }
+                connected(stream).await?
+            };
+            exchange(&mut client).await
+        };
+        runtime.block_on(async {
+            let late = |_| io::Error::from(ErrorKind::TimedOut);
+            tokio::time::timeout(self.patience, all).await.map_err(late)?
+        })
+    }
+
+    fn start_http2(&self, client: &mut SendRequest<Bytes>) -> io::Result<ResponseFuture> {
         let host = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
         let authority = host.map_or(&self.authority, |(_, host)| host);
         let mut request = http::Request::builder()
@@ -285,36 +339,46 @@ impl Request {
         if let Some(bytes) = &self.body {
             body.send_data(bytes.clone().into(), true).map_err(io::Error::other)?;
         }
+        Ok(response)
+    }
+}
 
-        let (head, mut frames) = response.await.map_err(io::Error::other)?.into_parts();
-        let fields = head.headers.iter();
-        let mut answer = Answer {
-            status: head.status.as_u16(),
-            reason: String::new(),
-            headers: fields
-                .map(|(name, value)| (name.to_string(), latin1(value.as_bytes())))
-                .collect(),
-            body: Vec::new(),
-            complete: true,
-            framing: Framing::Chunked,
-            problem: None,
-        };
-        while let Some(frame) = frames.data().await {
-            match frame {
-                Ok(bytes) => {
-                    // A closed window is what the connection's task reports; nothing to do here.
-                    let _ = frames.flow_control().release_capacity(bytes.len());
-                    answer.body.extend_from_slice(&bytes);
-                }
-                Err(error) => {
-                    answer.complete = false;
-                    answer.problem = Some(error.to_string());
-                    break;
-                }
+async fn connected<T>(stream: T) -> io::Result<SendRequest<Bytes>>
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (client, connection) = h2::client::handshake(stream).await.map_err(io::Error::other)?;
+    tokio::spawn(connection);
+    client.ready().await.map_err(io::Error::other)
+}
+
+async fn read_http2(response: ResponseFuture) -> io::Result<Answer> {
+    let (head, mut frames) = response.await.map_err(io::Error::other)?.into_parts();
+    let fields = head.headers.iter();
+    let mut answer = Answer {
+        status: head.status.as_u16(),
+        reason: String::new(),
+        headers: fields.map(|(name, value)| (name.to_string(), latin1(value.as_bytes()))).collect(),
+        body: Vec::new(),
+        complete: true,
+        framing: Framing::Chunked,
+        problem: None,
+    };
+    while let Some(frame) = frames.data().await {
+        match frame {
+            Ok(bytes) => {
+                // A closed window is what the connection's task reports; nothing to do here.
+                let _ = frames.flow_control().release_capacity(bytes.len());
+                answer.body.extend_from_slice(&bytes);
+            }
+            Err(error) => {
+                answer.complete = false;
+                answer.problem = Some(error.to_string());
+                break;
             }
         }
-        Ok(answer)
     }
+    Ok(answer)
 }
 
 impl Answer {

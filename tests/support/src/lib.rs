@@ -13,12 +13,14 @@
 )]
 
 mod client;
+mod docker_registry;
 mod hub;
 mod nginx;
 mod tls;
 mod wait;
 
 pub use client::{Answer, Connection, Framing, Request, get, head, request};
+pub use docker_registry::DockerRegistry;
 pub use hub::{
     AUTH, CLOUDFLARE, CLOUDFRONT, Certificate, Counts, Dns, End, Fault, Hub, INDEX, Image, Kind,
     R2, REGISTRY, Recorded, Reply, Response, Shape, Step,

@@ -25,6 +25,8 @@ const QUIT: Duration = Duration::from_secs(10);
 /// What must not stand in an error log.
 const BAD: [&str; 6] =
     ["[alert]", "[emerg]", "panicked", "Sanitizer", "exited on signal", "open socket"];
+/// Whatever follows but 0 must not either: a process under valgrind ends so.
+const CODE: &str = "exited with code ";
 
 /// A configuration to be run or tested.
 #[derive(Clone, Debug)]
@@ -543,10 +545,16 @@ impl Nginx {
                 let _ = child.wait();
             }
         }
+        if let Ok(Some(status)) = child.try_wait()
+            && !status.success()
+        {
+            problems.push(format!("nginx ended with {status}"));
+        }
         let allowed = self.allowed.lock().unwrap();
         let log = log_of(self.prefix());
         let bad = log.lines().filter(|line| {
-            BAD.iter().any(|word| line.contains(word))
+            let code = line.split_once(CODE).map(|(_, code)| code.trim());
+            (BAD.iter().any(|word| line.contains(word)) || code.is_some_and(|code| code != "0"))
                 && !allowed.iter().any(|text| line.contains(text))
         });
         problems.extend(bad.map(str::to_owned));
@@ -636,7 +644,7 @@ fn user() -> &'static str {
 }
 
 /// A port of 127.0.0.1 below those that the kernel gives to outgoing connections.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     for _ in 0..20_000 {
         let offset = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));

@@ -249,6 +249,19 @@ fn http2_clients_see_answers_and_cuts() {
     hub.on(HOST, "/cut", Fault::Shape(Shape::CutBody(4, End::Close)));
     let cut = tls("/cut").send();
     assert!(!cut.complete, "{cut:?}");
+
+    let others: Vec<_> = (0..20).map(|number| tls(&format!("/many/{number}"))).collect();
+    let answers = tls("/many").send_together(&others).unwrap();
+    assert_eq!(answers.len(), 21);
+    for answer in answers {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+
+    hub.on(HOST, "/stall", Fault::Shape(Shape::StallBody(4)));
+    for target in ["/stall/body", "/stall"] {
+        tls(target).abort_http2(4, Duration::from_millis(300)).unwrap();
+        assert!(until(Duration::from_secs(5), || hub.counts(HOST).open == 0), "{target}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
     reason = "a test that cannot go on says so and stops"
 )]
 
-use support::{AUTH, CLOUDFLARE, Hub, Nginx, REGISTRY, get, head};
+use support::{AUTH, CLOUDFLARE, DockerRegistry, Hub, Nginx, REGISTRY, get, head};
 
 /// nginx without the module, before the hub's registry, token server and CDN.
 fn plain_nginx(hub: &Hub) -> Nginx {
@@ -112,10 +112,38 @@ fn skopeo(arguments: &[&str]) -> (bool, String) {
     let mut command = std::process::Command::new("skopeo");
     command.arg("--insecure-policy").args(["--command-timeout", "60s"]).arg(arguments[0]);
     match arguments[0] {
-        "copy" => command.arg("--src-tls-verify=false"),
+        "copy" => command.args(["--src-tls-verify=false", "--dest-tls-verify=false"]),
         _ => command.arg("--tls-verify=false"),
     };
     let output = command.args(&arguments[1..]).output().expect("skopeo is installed");
     let says = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&says).into_owned())
+}
+
+#[test]
+fn a_real_registry_takes_the_tokens_of_the_stand_in() {
+    let hub = Hub::start();
+    hub.add_image("library/hello", "latest", &[b"hello"]);
+    let nginx = plain_nginx(&hub);
+    hub.challenge(&format!("Bearer realm=\"{}\",service=\"s\"", nginx.url("/token")));
+    let storage = tempfile::TempDir::new().unwrap();
+    {
+        let open = DockerRegistry::start(storage.path(), None);
+        let source = format!("docker://127.0.0.1:{}/library/hello", nginx.port());
+        let target = format!("docker://{}/library/hello", open.address());
+        let (copied, says) = skopeo(&["copy", &source, &target]);
+        assert!(copied, "{says}");
+    }
+
+    let registry = DockerRegistry::start(storage.path(), Some(&hub));
+    let manifest = registry.url("/v2/library/hello/manifests/latest");
+    let challenge = get(&manifest).send();
+    let expected = "Bearer realm=\"https://auth.docker.io/token\",service=\"registry.docker.io\",\
+                    scope=\"repository:library/hello:pull\"";
+    assert_eq!(challenge.header("www-authenticate"), Some(expected));
+    let accept = "application/vnd.docker.distribution.manifest.v2+json";
+    let ask = |token: &str| get(&manifest).bearer(token).header("Accept", accept).send();
+    let answer = ask(&hub.token("library/hello"));
+    assert_eq!(answer.status, 200, "{}{}", answer.text(), registry.log());
+    assert_eq!(ask(&hub.token("library/other")).status, 401);
 }
