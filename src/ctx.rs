@@ -23,6 +23,8 @@ pub(crate) struct RequestCtx {
     pub(crate) spent: Option<usize>,
     /// The primary's answer, for when no target serves.
     pub(crate) original: Option<Answer>,
+    /// The status for a primary that gave no answer, unless it is 502.
+    pub(crate) status_without_answer: Option<u16>,
     /// What became of each attempt, for the log.
     pub(crate) outcomes: Vec<String>,
     /// The answer that the client gets is the primary's after all.

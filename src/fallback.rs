@@ -36,7 +36,7 @@ impl Directive for Fallback {
         for target in new {
             if targets.iter().any(|known| known.base == target.base) {
                 return Err(SetError::Invalid {
-                    value: format!("{}{}", target.base.without_query(), target.base.uri),
+                    value: target.base.without_query(),
                     allowed: "given once only".to_owned(),
                 });
             }

@@ -249,15 +249,21 @@ fn answered(
     let Some(uri) = ctx.borrow().primary.as_ref().map(|primary| primary.url.uri.clone()) else {
         return Ok(Verdict::Pass);
     };
-    // One internal redirect is kept for the answer that the client gets in the end.
-    let may_leave = r.redirects_left() > 1;
+    // The last internal redirect that nginx allows is kept for an answer of our own.
+    let left = r.redirects_left();
+    if left == 0 {
+        return Ok(Verdict::Pass);
+    }
 
     let mut failure = None;
-    if let Some(policy) = conf.follow(&uri).filter(|_| r.is_get_or_head() && may_leave) {
+    if let Some(policy) = conf.follow(&uri).filter(|_| r.is_get_or_head()) {
         let looped = fallback::passes(r) > 1;
         let followed = redirect::decide(r, &ctx.borrow(), policy, u, looped);
         match followed {
             Followed::Pass => {}
+            Followed::Follow(_) if left == 1 => {
+                failure = Some(format!("{}: too many internal redirects", asked(&ctx.borrow())));
+            }
             Followed::Follow(destination) => {
                 let verify = destination.verify;
                 {
@@ -268,25 +274,25 @@ fn answered(
                 }
                 return Ok(leave(r, u, ways.to(verify)));
             }
-            Followed::Refused(why) => {
-                r.log(Level::Error, format_args!("redirect is not followed, {why}"));
-                failure = Some(why);
-            }
+            Followed::Refused(why) => failure = Some(why),
         }
+    }
+    if let Some(why) = &failure {
+        r.log(Level::Error, format_args!("redirect is not followed, {why}"));
     }
 
     let outcome = match failure {
         Some(_) => Outcome::Error,
         None => Outcome::Status(u.status()),
     };
-    let step = step(r, conf, &ctx.borrow(), &uri, outcome);
-    match step {
-        Step::Answer if failure.is_none() => {
-            pass(r, &ctx.borrow());
-            return Ok(Verdict::Pass);
-        }
-        _ if !may_leave => return Ok(Verdict::Pass),
-        _ => {}
+    let step = match step(r, conf, &ctx.borrow(), &uri, outcome) {
+        Step::Next(1) if left == 1 => Step::Answer,
+        Step::Next(_) if left == 1 => Step::Original,
+        step => step,
+    };
+    if step == Step::Answer && failure.is_none() {
+        pass(r, &ctx.borrow());
+        return Ok(Verdict::Pass);
     }
 
     let from_primary = ctx.borrow().target == 0;
@@ -344,6 +350,9 @@ fn go_on(
     let who = asked(ctx);
     let told = failure.clone().unwrap_or_else(|| format!("{who}: {outcome}"));
     ctx.outcomes.push(told.clone());
+    if ctx.destination.is_none() && outcome == Outcome::Timeout {
+        ctx.status_without_answer = Some(504);
+    }
     let targets = conf.targets(uri);
     match step {
         Step::Next(number) => {
@@ -385,15 +394,11 @@ fn asked(ctx: &RequestCtx) -> String {
 
 /// The error for a request that nobody answered: names hosts and reasons, no addresses.
 fn unavailable(ctx: &RequestCtx) -> Answer {
-    json(502, Code::Unavailable, &ctx.outcomes.join("; "))
-}
-
-fn json(status: u16, code: Code, message: &str) -> Answer {
     Answer {
-        status,
+        status: ctx.status_without_answer.unwrap_or(502),
         content_type: b"application/json".to_vec(),
         lines: Vec::new(),
-        body: error::body(code, message).into_bytes(),
+        body: error::body(Code::Unavailable, &ctx.outcomes.join("; ")).into_bytes(),
         yields_to_error_page: true,
     }
 }
@@ -727,8 +732,17 @@ pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
         host: destination.url.host.clone(),
         addresses: addresses.clone(),
         head: request::head(method, &destination.url, &carry, lines),
+        // A CDN's signature, or the path by which a fallback knows its own, belong in no log.
+        logged_uri: match destination.relation {
+            Relation::Fallback => without_query(&primary.url.uri).to_owned(),
+            Relation::Same | Relation::Foreign => without_query(&destination.url.uri).to_owned(),
+        },
         limits: Limits::from(&main.keepalive()),
     })
+}
+
+fn without_query(uri: &str) -> &str {
+    uri.split('?').next().unwrap_or_default()
 }
 
 /// The client's token, if the fallback may have it: the location passed it to the primary, and

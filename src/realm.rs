@@ -48,6 +48,10 @@ impl Directive for RealmRewrite {
 /// its bytes, from upstream, from its cache, and when it intercepts errors.
 pub(crate) fn filter(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
     let Some(realm @ (Realm::Request | Realm::Url(_))) = &conf.realm else { return };
+    // fastcgi_pass and its siblings have upstreams too.
+    if !matches!(u.schema(), b"http://" | b"https://") {
+        return;
+    }
     let mut base = None;
     for line in r.response_lines() {
         let is_upstreams = line.name().eq_ignore_ascii_case(b"WWW-Authenticate")

@@ -58,10 +58,6 @@ pub(crate) fn decide(
     match redirect::decide(&redirect, policy) {
         Decision::Pass => Outcome::Pass,
         Decision::Follow(url) => {
-            r.log(
-                Level::Info,
-                format_args!("following redirect ({}) to \"{}\"", u.status(), url.without_query()),
-            );
             let same = url.same_origin(base);
             let (relation, is_configured) = match &ctx.destination {
                 _ if !same => (Relation::Foreign, false),
@@ -74,6 +70,12 @@ pub(crate) fn decide(
                 Some(from) if same => from.verify,
                 _ => policy.verify,
             };
+            // The path of a fallback may be its secret.
+            let shown = match relation {
+                Relation::Fallback => format!("{}://{}", url.scheme.as_str(), url.authority()),
+                Relation::Same | Relation::Foreign => url.without_query(),
+            };
+            r.log(Level::Info, format_args!("following redirect ({}) to \"{shown}\"", u.status()));
             Outcome::Follow(Destination { url, relation, is_configured, verify })
         }
         Decision::Refuse(refusal) => {

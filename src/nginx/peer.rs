@@ -15,7 +15,7 @@ use nginx_sys::{
 use super::idle::{self, Key, Limits};
 use super::request::Request;
 use super::upstream::Upstream;
-use super::{DONE, ERROR, NoMemory, OK, address, bytes, copy, guard};
+use super::{DONE, ERROR, NoMemory, OK, address, copy, guard};
 
 /// How long a connection may take while other addresses remain, milliseconds.
 const CONNECT_TIMEOUT: ngx_msec_t = 1_000;
@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) addresses: Vec<SocketAddr>,
     /// The request's head, as it goes out.
     pub(crate) head: Vec<u8>,
+    /// The URI as nginx prints it in its error lines.
+    pub(crate) logged_uri: String,
     pub(crate) limits: Limits,
 }
 
@@ -81,7 +83,7 @@ struct Peer {
 /// Sets the upstream of `r` up for `plan`: nginx's `peer.init`, when the request is built.
 pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
     let Some(u) = r.upstream().map(Upstream::as_ptr) else { return Err(NoMemory) };
-    let Plan { tls, host, mut addresses, head, limits } = plan;
+    let Plan { tls, host, mut addresses, head, logged_uri, limits } = plan;
     idle::sort(&mut addresses);
     // SAFETY: nginx calls `peer.init` with the upstream's request built and no peer yet. Peer and
     // buffers live in the request's pool; the peer is dropped with it.
@@ -105,9 +107,7 @@ pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
         (*chain).next = ptr::null_mut();
         (*u).request_bufs = chain;
 
-        // nginx prints this in its error lines: a CDN's signature does not belong into a log.
-        let uri = bytes((*u).uri);
-        (*u).uri.len = uri.iter().position(|&byte| byte == b'?').unwrap_or(uri.len());
+        (*u).uri = copy(r.pool(), logged_uri.as_bytes())?;
 
         let port = addresses.first().map_or(0, SocketAddr::port);
         let peer = (*cleanup).data.cast::<Peer>();

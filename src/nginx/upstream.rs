@@ -207,6 +207,11 @@ impl<'r> Upstream<'r> {
             let main = (*r).main.cast::<Bits>();
             Bits::set_count_raw(main, Bits::count_raw(main) + 1);
             cleanup(r.cast());
+            // nginx has let go of the cache's node; the next upstream must not write to it.
+            #[cfg(ngx_feature = "http_cache")]
+            {
+                (*r).cache = ptr::null_mut();
+            }
 
             let start = (*u).buffer.start;
             if !start.is_null() && ngx_pfree((*r).pool, start.cast()) == super::OK {
