@@ -2,12 +2,14 @@
 //!
 //! Start with [`redirect`] and [`fallback`], the two decisions about an answer from upstream, and
 //! with [`challenge`], which points a client's token request at the mirror. [`location`],
-//! [`authority`], [`address`] and [`cdn_loop`] hold the grammar they stand on; [`request`] and
-//! [`body`] write and read what goes over the wire; [`error`] is what the client gets when nothing
-//! else is left. [`directive`] turns the arguments of the module's directives into those types.
+//! [`authority`], [`address`] and [`cdn_loop`] hold the grammar they stand on; [`request`],
+//! [`answer`] and [`body`] write and read what goes over the wire; [`error`] is what the client
+//! gets when nothing else is left. [`directive`] turns the arguments of the module's directives
+//! into those types.
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod answer;
 pub mod authority;
 pub mod body;
 pub mod cdn_loop;

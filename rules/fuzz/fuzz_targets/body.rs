@@ -7,7 +7,8 @@ use rules::body::{Body, Framing, read};
 fuzz_target!(|data: &[u8]| {
     if let Body::Whole(body) = read(Framing::Chunked, data) {
         assert!(body.len() + 5 <= data.len());
-        for end in 0..data.len() {
+        // All of them, but of long input only the last ones: this is the slowest part.
+        for end in data.len().saturating_sub(100)..data.len() {
             assert_eq!(read(Framing::Chunked, &data[..end]), Body::Partial, "{end} bytes");
         }
         assert_eq!(read(Framing::Chunked, &[data, b"0"].concat()), Body::Surplus);
