@@ -1,0 +1,985 @@
+//! `docker_fallback` and `docker_fallback_on`: another registry answers.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so and stops"
+)]
+
+use std::time::Duration;
+
+use support::{
+    Answer, CLOUDFLARE, Certificate, Connection, Dns, End, Fault, Hub, Kind, Nginx, NginxBuilder,
+    REGISTRY, Recorded, Reply, Request, Response, Shape, get, head, request,
+};
+
+const PATH: &str = "/v2/library/x/manifests/latest";
+/// The targets of most tests; one more than that would not show more.
+const FIRST: &str = "first.example";
+const SECOND: &str = "second.example";
+/// The value of a Basic `Authorization`.
+const BASIC: &str = "Basic dXNlcjpwYXNzd29yZA==";
+
+/// A hub without authentication, with an image and two further mirrors of it.
+fn hub() -> Hub {
+    let hub = Hub::start();
+    hub.authentication(false);
+    hub.add_image("library/x", "latest", &[b"x"]);
+    hub.add_host(FIRST);
+    hub.add_host(SECOND);
+    hub
+}
+
+/// A hub whose registry has this fault.
+fn hub_with(fault: Fault) -> Hub {
+    let hub = hub();
+    hub.on(REGISTRY, "/", fault);
+    hub
+}
+
+/// An nginx before the hub, whose answers tell what the module's variables say.
+fn mirror(hub: &Hub) -> NginxBuilder {
+    Nginx::builder().http(&hub.http_conf()).http(
+        "proxy_connect_timeout 1s;
+         proxy_read_timeout 1s;
+         add_header X-Fallback $docker_fallback always;
+         add_header X-Origin $docker_origin_host always;
+         add_header X-Redirects $docker_redirects always;",
+    )
+}
+
+/// The same with one location, which has these directives.
+fn start(hub: &Hub, directives: &str) -> Nginx {
+    let location = format!("location / {{ {directives} proxy_pass https://{REGISTRY}; }}");
+    mirror(hub).server(&location).start()
+}
+
+fn chain_of_two() -> String {
+    format!("docker_fallback https://{FIRST} https://{SECOND};")
+}
+
+/// Which mirror's content the client got.
+fn served_by(answer: &Answer) -> Option<&str> {
+    answer.header("x-served-by")
+}
+
+/// The answer is the image's manifest, from this mirror.
+#[track_caller]
+fn assert_served(answer: &Answer, mirror: &str, name: &str) {
+    assert_eq!((answer.status, served_by(answer)), (200, Some(mirror)), "{name}");
+    assert!(answer.header("docker-content-digest").is_some(), "{name}");
+    assert_eq!(answer.header("x-fallback"), Some(format!("https://{mirror}").as_str()), "{name}");
+    assert_eq!(answer.header("x-origin"), Some(mirror), "{name}");
+}
+
+/// The header without what differs between two answers.
+fn stable(answer: &Answer) -> Vec<(String, String)> {
+    let mut headers: Vec<_> = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| {
+            !["date", "x-fallback", "x-origin", "x-redirects"]
+                .contains(&name.to_ascii_lowercase().as_str())
+        })
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
+        .collect();
+    headers.sort();
+    headers
+}
+
+/// The message of the registry error that the answer is.
+#[track_caller]
+fn message(answer: &Answer) -> String {
+    assert_eq!(answer.header("content-type"), Some("application/json"), "{}", answer.text());
+    let json = answer.json();
+    assert!(json["errors"][0]["code"].is_string(), "{json}");
+    json["errors"][0]["message"].as_str().unwrap().to_owned()
+}
+
+/// What can go wrong with a registry: a name, and how to bring it about.
+type Trouble = (&'static str, Box<dyn Fn(&Hub)>);
+
+fn fault(name: &'static str, host: &'static str, fault: Fault) -> Trouble {
+    (name, Box::new(move |hub| hub.on(host, "/", fault.clone())))
+}
+
+fn act(name: &'static str, act: impl Fn(&Hub) + 'static) -> Trouble {
+    (name, Box::new(act))
+}
+
+/// Ways in which a host gives no answer, other than by its silence.
+fn errors(host: &'static str) -> Vec<Trouble> {
+    let large = Response::text(200, "x").header("X-Large", "x".repeat(70_000));
+    vec![
+        act("connect refused", |hub| hub.refuse(host)),
+        fault("closed", host, Fault::Close(End::Close)),
+        fault("reset", host, Fault::Close(End::Reset)),
+        fault("cut header", host, Fault::Shape(Shape::CutHead(40, End::Close))),
+        fault("no HTTP", host, Fault::raw("SSH-2.0-OpenSSH_9.9\r\n")),
+        fault("header too large", host, Fault::Answer(large.into())),
+        act("wrong name", |hub| hub.certificate(host, Certificate::WrongName)),
+        act("unknown CA", |hub| hub.certificate(host, Certificate::UnknownAuthority)),
+    ]
+}
+
+/// Ways in which a host is silent.
+fn silences(host: &'static str) -> Vec<Trouble> {
+    vec![
+        fault("no answer", host, Fault::Stall),
+        fault(
+            "half a header",
+            host,
+            Fault::Answer(Reply::Raw(vec![
+                support::Step::send("HTTP/1.1 200 OK\r\nContent-"),
+                support::Step::Stall,
+            ])),
+        ),
+        act("no handshake", |hub| hub.mute(host)),
+        act("no connection", |hub| hub.blackhole(host)),
+    ]
+}
+
+/// Ends whatever `errors` and `silences` began.
+fn recover(hub: &Hub, host: &str) {
+    hub.reset();
+    hub.certificate(host, Certificate::Good);
+    hub.accept(host);
+}
+
+// Conditions.
+
+#[test]
+fn failures_and_limits_of_the_registry_lead_to_the_fallback() {
+    let hub = hub();
+    let nginx = start(&hub, &chain_of_two());
+    let statuses = [
+        ("429", Fault::TooManyRequests),
+        ("429 as text", Fault::Hap429),
+        ("502", Fault::Status(502)),
+        ("503", Fault::Status(503)),
+        ("504", Fault::Status(504)),
+    ];
+    let mut troubles: Vec<Trouble> =
+        statuses.into_iter().map(|(name, with)| fault(name, REGISTRY, with)).collect();
+    troubles.extend(errors(REGISTRY));
+    troubles.extend(silences(REGISTRY));
+
+    for (name, cause) in troubles {
+        cause(&hub);
+        assert_served(&get(&nginx.url(PATH)).send(), FIRST, name);
+        let answer = head(&nginx.url(PATH)).send();
+        assert_served(&answer, FIRST, &format!("{name}, HEAD"));
+        assert!(answer.body.is_empty(), "{name}");
+        let lines: Vec<_> = hub.requests(FIRST).iter().map(Recorded::line).collect();
+        assert_eq!(lines, [format!("GET {PATH}"), format!("HEAD {PATH}")], "{name}");
+        assert_eq!(hub.counts(SECOND).requests, 0, "{name}");
+        recover(&hub, REGISTRY);
+    }
+    assert_eq!(served_by(&get(&nginx.url(PATH)).send()), None, "the registry is well again");
+}
+
+#[test]
+fn other_answers_reach_the_client_as_they_are() {
+    let hub = hub();
+    let nginx = start(&hub, &chain_of_two());
+    for status in [200, 206, 300, 304, 307, 400, 401, 403, 404, 405, 410, 416, 451, 500, 501, 505] {
+        let response = Response::text(status, "as it is").header("X-Kept", "yes");
+        hub.on(REGISTRY, "/", Fault::Answer(response.into()));
+        for ask in [get(&nginx.url(PATH)), head(&nginx.url(PATH))] {
+            let answer = ask.send();
+            assert_eq!((answer.status, answer.header("x-kept")), (status, Some("yes")));
+            assert_eq!(answer.header("x-fallback"), None, "{status}");
+            assert_eq!(answer.header("x-origin"), Some(REGISTRY), "{status}");
+        }
+    }
+    assert_eq!(hub.counts(FIRST).requests, 0);
+}
+
+#[test]
+fn each_condition_covers_its_own_case_only() {
+    let hub = hub();
+    let conditions = ["error", "timeout", "http_404", "http_429", "http_500", "http_599"];
+    let locations: String = conditions
+        .iter()
+        .map(|condition| {
+            format!(
+                "location /v2/{condition}/ {{
+                     docker_fallback https://{FIRST};
+                     docker_fallback_on {condition};
+                     proxy_pass https://{REGISTRY}/v2/library/x/;
+                 }}"
+            )
+        })
+        .collect();
+    let nginx = mirror(&hub).server(&locations).start();
+
+    let mut troubles: Vec<(&str, Trouble)> = Vec::new();
+    for status in [404, 429, 500, 599, 502, 504] {
+        let condition =
+            *conditions.iter().find(|c| c.ends_with(&status.to_string())).unwrap_or(&"");
+        troubles.push((condition, fault("a status", REGISTRY, Fault::Status(status))));
+    }
+    troubles.extend(errors(REGISTRY).into_iter().map(|trouble| ("error", trouble)));
+    troubles.extend(silences(REGISTRY).into_iter().map(|trouble| ("timeout", trouble)));
+
+    for (matching, (name, cause)) in troubles {
+        cause(&hub);
+        for condition in conditions {
+            let answer = get(&nginx.url(&format!("/v2/{condition}/manifests/latest"))).send();
+            let fell_back = served_by(&answer) == Some(FIRST);
+            assert_eq!(fell_back, condition == matching, "{condition}: {name}");
+        }
+        recover(&hub, REGISTRY);
+    }
+}
+
+#[test]
+fn a_registry_whose_name_is_not_known_is_an_error() {
+    let hub = hub();
+    hub.resolve("gone.example", Dns::NxDomain);
+    hub.resolve("broken.example", Dns::ServFail);
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "docker_fallback https://{FIRST};
+             location ~ ^/(?<name>[a-z]*)(?<path>/v2/.*) {{ proxy_pass https://$name.example$path; }}
+             location ~ ^/only/(?<name>[a-z]*)(?<path>/v2/.*) {{
+                 docker_fallback_on timeout http_502;
+                 proxy_pass https://$name.example$path;
+             }}"
+        ))
+        .start();
+
+    for name in ["gone", "broken"] {
+        assert_served(&get(&nginx.url(&format!("/{name}{PATH}"))).send(), FIRST, name);
+        let answer = get(&nginx.url(&format!("/only/{name}{PATH}"))).send();
+        assert_eq!((answer.status, served_by(&answer)), (502, None), "{name}");
+    }
+}
+
+// Requests that fall back, and those that do not.
+
+#[test]
+fn only_get_and_head_without_a_body_fall_back() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let nginx = start(&hub, &chain_of_two());
+    let url = nginx.url(PATH);
+    let rows = [
+        ("POST", request("POST", &url)),
+        ("POST with a body", request("POST", &url).body("grant_type=password&password=secret")),
+        ("PUT", request("PUT", &url).body("{}")),
+        ("PATCH", request("PATCH", &url).body("x")),
+        ("DELETE", request("DELETE", &url)),
+        ("OPTIONS", request("OPTIONS", &url)),
+        ("GET with a body", get(&url).body("x")),
+        ("HEAD with a body", head(&url).body("x")),
+    ];
+    for (name, ask) in rows {
+        let answer = ask.send();
+        assert_eq!((answer.status, answer.header("retry-after")), (429, Some("3600")), "{name}");
+        assert_eq!(answer.header("x-fallback"), None, "{name}");
+    }
+
+    let mut connection = Connection::open(&get(&url)).unwrap();
+    let chunked = format!(
+        "GET {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n\
+         1\r\nx\r\n0\r\n\r\n"
+    );
+    connection.write(chunked.as_bytes()).unwrap();
+    assert_eq!(connection.answer("GET").unwrap().status, 429, "GET with a chunked body");
+    assert_eq!(hub.counts(FIRST).requests, 0);
+
+    assert_served(&get(&url).header("Content-Length", "0").send(), FIRST, "a body of no length");
+}
+
+#[test]
+fn a_failed_registry_is_no_reason_to_repeat_a_push() {
+    let hub = hub();
+    hub.refuse(REGISTRY);
+    let nginx = start(&hub, &chain_of_two());
+    let url = nginx.url(PATH);
+    for ask in [
+        request("POST", &url).body("password=secret"),
+        request("PUT", &url).body("{}"),
+        get(&url).body("x"),
+        get(&url).header("Authorization", BASIC),
+    ] {
+        let answer = ask.send();
+        assert_eq!((answer.status, answer.header("x-fallback")), (502, None));
+    }
+    assert_eq!(hub.counts(FIRST).requests, 0);
+}
+
+#[test]
+fn http2_clients_fall_back_like_others() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let location = format!("location / {{ {} proxy_pass https://{REGISTRY}; }}", chain_of_two());
+    let nginx = mirror(&hub).h2c_server(&location).tls_server(&location).start();
+
+    assert_served(&get(&nginx.url_of(0, PATH)).http2().send(), FIRST, "h2c");
+    let tls = get(&nginx.url_of(1, PATH)).http2().ca(nginx.ca_file());
+    assert_served(&tls.send(), FIRST, "h2");
+    let with_body = get(&nginx.url_of(0, PATH)).http2().body("x").send();
+    assert_eq!((with_body.status, served_by(&with_body)), (429, None), "a body of unknown length");
+}
+
+#[test]
+fn a_password_stays_with_the_registry() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let nginx = start(&hub, &chain_of_two());
+    for value in [BASIC, "Bearer", "Negotiate abc", "bearerx abc"] {
+        for ask in [get(&nginx.url(PATH)), head(&nginx.url(PATH))] {
+            let answer = ask.header("Authorization", value).send();
+            assert_eq!(answer.status, 429, "{value}");
+        }
+    }
+    assert_eq!(hub.counts(FIRST).requests, 0);
+}
+
+// Targets.
+
+#[test]
+fn a_target_is_asked_what_the_registry_was_asked_under_its_own_name() {
+    let hub = hub_with(Fault::Status(503));
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "docker_fallback https://{FIRST}/hub/;
+             location /v2/ {{ proxy_pass https://{REGISTRY}; }}
+             location /v2/old/ {{ rewrite ^/v2/old/(.*) /v2/library/$1 break; \
+              proxy_pass https://{REGISTRY}; }}
+             location /v2/moved/ {{ proxy_pass https://{REGISTRY}/v2/library/; }}"
+        ))
+        .start();
+    let rows = [
+        (
+            "byte for byte",
+            "/v2/a%2Fb/%7e?n=1&l=%41+b%20c&m=/?x",
+            "/v2/a%2Fb/%7e?n=1&l=%41+b%20c&m=/?x",
+        ),
+        ("rewritten", "/v2/old/x/tags/list?n=1", "/v2/library/x/tags/list?n=1"),
+        ("with the URI of proxy_pass", "/v2/moved/x/tags/list?n=1", "/v2/library/x/tags/list?n=1"),
+    ];
+
+    for (name, target, want) in rows {
+        let _ = get(&nginx.url(target)).send();
+        assert_eq!(hub.last_request(REGISTRY).uri, want, "{name}");
+        let request = hub.last_request(FIRST);
+        assert_eq!(request.uri, format!("/hub{want}"), "{name}");
+        assert_eq!(request.header("host"), Some(FIRST), "{name}");
+        assert_eq!(request.sni.as_deref(), Some(FIRST), "{name}");
+        assert!(request.tls, "{name}");
+    }
+}
+
+#[test]
+fn a_target_gets_what_is_asked_for_and_nothing_about_who_asks() {
+    let hub = hub_with(Fault::Status(503));
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "docker_fallback https://{FIRST} https://{SECOND};
+             proxy_set_header X-Real-IP $remote_addr;
+             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+             location / {{ proxy_pass https://{REGISTRY}; }}"
+        ))
+        .start();
+    let answer = get(&nginx.url(PATH))
+        .header("Accept", "application/vnd.oci.image.index.v1+json")
+        .header("Accept", "application/vnd.docker.distribution.manifest.v2+json")
+        .header("Accept-Encoding", "identity")
+        .header("User-Agent", "docker/29")
+        .header("If-None-Match", "\"other\"")
+        .header("Cookie", "session=secret")
+        .header("X-Meta", "secret")
+        .header("Referer", "https://secret.example/")
+        .send();
+    assert_served(&answer, FIRST, "first");
+
+    let request = hub.last_request(FIRST);
+    let mut names: Vec<_> =
+        request.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+    names.sort();
+    let want =
+        ["accept", "accept", "accept-encoding", "cdn-loop", "host", "if-none-match", "user-agent"];
+    assert_eq!(names, want);
+    assert_eq!(
+        request.all("accept"),
+        [
+            "application/vnd.oci.image.index.v1+json",
+            "application/vnd.docker.distribution.manifest.v2+json"
+        ]
+    );
+}
+
+#[test]
+fn a_target_may_be_anywhere_that_the_configuration_says() {
+    let hub = hub_with(Fault::Status(503));
+    let literal = hub.address(FIRST);
+    hub.listen(FIRST, 5000, true);
+    hub.listen(FIRST, 5001, false);
+    let rows = [
+        ("a name at a private address", format!("https://{FIRST}"), FIRST.to_owned()),
+        ("another port", format!("https://{FIRST}:5000"), FIRST.to_owned()),
+        ("without TLS", format!("http://{FIRST}"), FIRST.to_owned()),
+        ("without TLS at another port", format!("http://{FIRST}:5001"), FIRST.to_owned()),
+        ("default port in full", format!("https://{FIRST}:443/"), FIRST.to_owned()),
+        ("upper case", "HTTPS://First.Example".to_owned(), FIRST.to_owned()),
+        ("an address", format!("http://{literal}"), literal.to_string()),
+        // nginx checks certificates for names only.
+        ("an address with TLS", format!("https://{literal} verify=off"), literal.to_string()),
+    ];
+    for (name, url, host) in rows {
+        // The stand-in serves its own name only.
+        hub.route(FIRST, |_| Response::text(200, "here").into());
+        let nginx = start(&hub, &format!("docker_fallback {url};"));
+        let answer = get(&nginx.url(PATH)).send();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "here"), "{name}");
+        assert_eq!(answer.header("x-origin"), Some(host.as_str()), "{name}");
+    }
+}
+
+#[test]
+fn whoever_serves_first_answers() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let nginx = start(&hub, &chain_of_two());
+    let served = [
+        ("200", Response::text(200, "yes")),
+        ("203", Response::text(203, "yes")),
+        ("204", Response::new(204)),
+        ("206", Response::text(206, "yes").header("Content-Range", "bytes 0-2/10")),
+        ("304", Response::new(304)),
+        ("416", Response::text(416, "no").header("Content-Range", "bytes */10")),
+        (
+            "a challenge",
+            Response::error(401, "UNAUTHORIZED", "who?")
+                .header("WWW-Authenticate", "Bearer realm=\"https://first.example/token\""),
+        ),
+    ];
+    for (name, response) in served {
+        hub.on(FIRST, "/", Fault::Answer(response.header("X-Served-By", "first").into()));
+        for ask in [get(&nginx.url(PATH)), head(&nginx.url(PATH))] {
+            let answer = ask.send();
+            assert!(name == "a challenge" || name == answer.status.to_string(), "{name}");
+            assert_eq!(served_by(&answer), Some("first"), "{name}");
+            assert_eq!(answer.header("x-fallback"), Some("https://first.example"), "{name}");
+        }
+    }
+    assert_eq!(hub.counts(SECOND).requests, 0);
+}
+
+#[test]
+fn a_target_that_does_not_serve_is_asked_once_and_passed_over() {
+    let hub = hub_with(Fault::TooManyRequests);
+    hub.resolve_for("gone.example", Dns::NxDomain, 1);
+    let nginx = start(&hub, &chain_of_two());
+    let statuses =
+        [300, 301, 302, 303, 307, 308, 400, 403, 404, 405, 407, 408, 421, 429, 500, 502, 503, 504];
+    for status in statuses {
+        let response =
+            Response::text(status, "no").header("Location", format!("https://{SECOND}/"));
+        hub.on(FIRST, "/", Fault::Answer(response.into()));
+        for ask in [get(&nginx.url(PATH)), head(&nginx.url(PATH))] {
+            hub.forget();
+            assert_served(&ask.send(), SECOND, &status.to_string());
+            assert_eq!((hub.counts(FIRST).requests, hub.counts(SECOND).requests), (1, 1));
+        }
+        hub.off(FIRST);
+    }
+
+    for (name, cause) in errors(FIRST).into_iter().chain(silences(FIRST)) {
+        cause(&hub);
+        hub.forget();
+        assert_served(&get(&nginx.url(PATH)).send(), SECOND, name);
+        assert!(hub.counts(FIRST).requests <= 1, "{name}");
+        assert_eq!(hub.counts(SECOND).requests, 1, "{name}");
+        recover(&hub, FIRST);
+        hub.on(REGISTRY, "/", Fault::TooManyRequests);
+    }
+
+    for name in ["gone.example", "broken.example"] {
+        hub.resolve("broken.example", Dns::ServFail);
+        let nginx = start(&hub, &format!("docker_fallback https://{name} https://{SECOND};"));
+        assert_served(&get(&nginx.url(PATH)).send(), SECOND, name);
+    }
+}
+
+#[test]
+fn a_target_that_refuses_the_token_is_passed_over() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let challenge = Response::error(401, "UNAUTHORIZED", "not mine")
+        .header("WWW-Authenticate", "Bearer realm=\"https://first.example/token\"");
+    hub.on(FIRST, "/", Fault::Answer(challenge.into()));
+    let nginx = start(&hub, &chain_of_two());
+
+    assert_served(&get(&nginx.url(PATH)).bearer("token").send(), SECOND, "with a token");
+    let anonymous = get(&nginx.url(PATH)).send();
+    assert_eq!((anonymous.status, anonymous.header("x-origin")), (401, Some(FIRST)));
+    assert!(anonymous.header("www-authenticate").is_some());
+}
+
+#[test]
+fn the_challenge_of_a_target_leads_to_this_mirror_as_well() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let challenge = Response::error(401, "UNAUTHORIZED", "who?")
+        .header("WWW-Authenticate", "Bearer realm=\"https://first.example/token\",service=\"a\"");
+    hub.on(FIRST, "/", Fault::Answer(challenge.into()));
+    let nginx = start(&hub, &format!("docker_realm_rewrite on; {}", chain_of_two()));
+    let answer = get(&nginx.url(PATH)).header("Host", "mirror.example.com:5000").send();
+    assert_eq!(
+        answer.header("www-authenticate"),
+        Some("Bearer realm=\"http://mirror.example.com:5000/token\",service=\"a\"")
+    );
+}
+
+#[test]
+fn orders_and_promises_of_a_target_are_dropped() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let response = Response::text(200, "content")
+        .header("Set-Cookie", "a=b")
+        .header("Set-Cookie", "c=d")
+        .header("Strict-Transport-Security", "max-age=31536000")
+        .header("Alt-Svc", "h3=\":443\"")
+        .header("X-Accel-Redirect", "/secret")
+        .header("X-Accel-Expires", "1000")
+        .header("X-Accel-Limit-Rate", "1")
+        .header("X-Accel-Buffering", "no")
+        .header("X-Accel-Charset", "koi8-r")
+        .header("X-Custom", "kept");
+    hub.on(FIRST, "/", Fault::Answer(response.into()));
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "location / {{ {} proxy_pass https://{REGISTRY}; }}
+             location /secret {{ internal; return 200 'secret'; }}",
+            chain_of_two()
+        ))
+        .start();
+    let answer = get(&nginx.url(PATH)).send();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "content"));
+    let names: Vec<_> = stable(&answer).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["connection", "content-length", "content-type", "server", "x-custom"]);
+}
+
+#[test]
+fn connections_to_a_target_are_kept() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let nginx = start(&hub, &chain_of_two());
+    for _ in 0..20 {
+        assert_served(&get(&nginx.url(PATH)).send(), FIRST, "first");
+    }
+    assert_eq!((hub.counts(REGISTRY).connections, hub.counts(FIRST).connections), (1, 1));
+}
+
+// No target serves.
+
+#[test]
+fn the_original_answer_survives_when_no_target_serves() {
+    let hub = hub();
+    hub.on(FIRST, "/", Fault::Status(404));
+    hub.on(SECOND, "/", Fault::Hap429);
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "location / {{ {} proxy_pass https://{REGISTRY}; }}
+             location /plain/ {{ proxy_pass https://{REGISTRY}/; }}",
+            chain_of_two()
+        ))
+        .start();
+
+    let json = Response::error(503, "UNAVAILABLE", "later")
+        .header("Retry-After", "120")
+        .header("Set-Cookie", "a=b")
+        .header("Strict-Transport-Security", "max-age=1")
+        .header("X-Twice", "1")
+        .header("X-Twice", "2");
+    let rows = [
+        ("429", Fault::TooManyRequests),
+        ("429 as text", Fault::Hap429),
+        ("503", Fault::Answer(json.clone().into())),
+        ("chunked", Fault::Answer(json.clone().chunked(7).into())),
+        ("no body", Fault::Answer(Response::new(503).into())),
+        ("no type", Fault::Answer(Response::new(503).body("text").into())),
+    ];
+    for (name, fault) in rows {
+        hub.on(REGISTRY, "/", fault);
+        for (method, ask) in [("GET", get as fn(&str) -> Request), ("HEAD", head)] {
+            hub.forget();
+            let plain = ask(&nginx.url(&format!("/plain{PATH}"))).send();
+            let answer = ask(&nginx.url(PATH)).send();
+            assert_eq!(answer.status, plain.status, "{name}, {method}");
+            assert_eq!(answer.text(), plain.text(), "{name}, {method}");
+            let length = |(field, _): &(String, String)| {
+                !["content-length", "transfer-encoding"].contains(&field.as_str())
+            };
+            let (mut got, mut want) = (stable(&answer), stable(&plain));
+            if name == "chunked" || method == "HEAD" {
+                got.retain(length);
+                want.retain(length);
+            }
+            assert_eq!(got, want, "{name}, {method}");
+            assert_eq!(answer.header("x-fallback"), None, "{name}, {method}");
+            assert_eq!(answer.header("x-origin"), Some(REGISTRY), "{name}, {method}");
+            assert_eq!((hub.counts(FIRST).requests, hub.counts(SECOND).requests), (1, 1));
+        }
+    }
+}
+
+#[test]
+fn an_original_body_that_is_not_at_hand_becomes_registry_json() {
+    let hub = hub();
+    hub.on(FIRST, "/", Fault::Status(404));
+    let nginx = start(&hub, &format!("docker_fallback https://{FIRST};"));
+    let limited = |body: &str| {
+        Response::text(429, body)
+            .header("Retry-After", "60")
+            .header("Content-Encoding", "identity")
+            .header("ETag", "\"a\"")
+    };
+    let large = "x".repeat(200_000);
+    let rows = [
+        ("large", limited(&large)),
+        ("large and chunked", limited(&large).chunked(1000)),
+        ("late", limited("text").shape(Shape::PauseBody(0, Duration::from_millis(200)))),
+        ("stalled", limited("text").shape(Shape::StallBody(2))),
+        ("cut", limited("text").shape(Shape::CutBody(2, End::Close))),
+        ("surplus", limited("text").shape(Shape::Surplus(b"HTTP/1.1 200 OK\r\n".to_vec()))),
+    ];
+    for (name, response) in rows {
+        hub.on(REGISTRY, "/", Fault::Answer(response.into()));
+        let answer = get(&nginx.url(PATH)).send();
+        assert_eq!((answer.status, answer.header("retry-after")), (429, Some("60")), "{name}");
+        assert_eq!(answer.json()["errors"][0]["code"], "TOOMANYREQUESTS", "{name}");
+        assert_eq!(message(&answer), "upstream answered with status 429", "{name}");
+        assert_eq!(answer.header("content-encoding"), None, "{name}");
+        assert_eq!(answer.header("etag"), None, "{name}");
+    }
+}
+
+#[test]
+fn without_an_original_answer_the_error_says_what_failed() {
+    let hub = hub();
+    hub.on(FIRST, "/", Fault::Status(404));
+    hub.refuse(SECOND);
+    let nginx = start(&hub, &chain_of_two());
+
+    hub.refuse(REGISTRY);
+    let answer = get(&nginx.url(PATH)).send();
+    assert_eq!(answer.status, 502);
+    assert_eq!(answer.json()["errors"][0]["code"], "UNAVAILABLE");
+    let says = message(&answer);
+    assert_eq!(
+        says,
+        "registry-1.docker.io: error; first.example: 404; second.example: could not be connected"
+    );
+    assert!(!says.contains("127."), "{says}");
+    let answer = head(&nginx.url(PATH)).send();
+    assert_eq!((answer.status, answer.body.len()), (502, 0));
+
+    hub.accept(REGISTRY);
+    hub.on(REGISTRY, "/", Fault::Stall);
+    let answer = get(&nginx.url(PATH)).send();
+    assert_eq!(answer.status, 504, "as without a fallback");
+    assert!(message(&answer).starts_with("registry-1.docker.io: timed out; "));
+}
+
+#[test]
+fn the_log_tells_every_outcome() {
+    let hub = hub_with(Fault::TooManyRequests);
+    hub.on(FIRST, "/", Fault::Status(404));
+    hub.refuse(SECOND);
+    let nginx = start(
+        &hub,
+        "docker_fallback https://first.example https://second.example https://gone.example;",
+    );
+    let _ = get(&nginx.url(PATH)).send();
+    let line = nginx.wait_for_log("no fallback served");
+    assert!(line.contains("[warn]"), "{line}");
+    assert!(
+        line.contains(
+            "no fallback served the request: registry-1.docker.io: 429; first.example: 404; \
+             second.example: could not be connected; gone.example: could not be resolved"
+        ),
+        "{line}"
+    );
+    let line = nginx.wait_for_log("registry-1.docker.io: 429, falling back to");
+    assert!(line.contains("[info]") && line.contains("\"https://first.example\""), "{line}");
+}
+
+#[test]
+fn a_fallback_that_serves_is_told_at_info_only() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let nginx = start(&hub, &chain_of_two());
+    assert_served(&get(&nginx.url(PATH)).send(), FIRST, "first");
+    let log = nginx.errors();
+    assert!(log.contains("falling back"), "{log}");
+    assert!(!log.contains("[warn]") && !log.contains("[error]"), "{log}");
+}
+
+// Redirects.
+
+/// A mirror that follows redirects into the hub's network, with these further directives.
+fn following(hub: &Hub, directives: &str) -> Nginx {
+    let network = hub.network();
+    start(hub, &format!("docker_follow_redirect on private={network}; {directives}"))
+}
+
+#[test]
+fn a_target_may_redirect() {
+    let hub = hub_with(Fault::TooManyRequests);
+    hub.add_host_as("cdn.example", Kind::Blank);
+    let nginx = following(&hub, &format!("docker_fallback https://{FIRST}/hub;"));
+    let rows = [
+        ("its own path", "/hub/elsewhere?a=b".to_owned(), 1, FIRST, "/hub/elsewhere?a=b"),
+        ("its own origin", format!("https://{FIRST}/x"), 1, FIRST, "/x"),
+        ("elsewhere", "https://cdn.example/y?z=%2F".to_owned(), 1, "cdn.example", "/y?z=%2F"),
+        (
+            "three times",
+            hub.chain(&[FIRST], 2, 302, "https://cdn.example/last"),
+            3,
+            "cdn.example",
+            "/last",
+        ),
+    ];
+
+    for (name, location, hops, host, uri) in rows {
+        hub.on(FIRST, "/hub/v2/", Fault::redirect(307, location));
+        for path in ["/hub/elsewhere", "/x"] {
+            hub.on(FIRST, path, Fault::Answer(Response::text(200, "content").into()));
+        }
+        for ask in [get(&nginx.url(PATH)), head(&nginx.url(PATH))] {
+            let answer = ask.send();
+            assert_eq!((answer.status, answer.header("x-origin")), (200, Some(host)), "{name}");
+            assert_eq!(answer.header("x-fallback"), Some("https://first.example"), "{name}");
+            assert_eq!(answer.header("x-redirects"), Some(hops.to_string().as_str()), "{name}");
+            assert_eq!(hub.last_request(host).uri, uri, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_target_is_passed_over_when_its_redirect_leads_nowhere() {
+    let hub = hub_with(Fault::TooManyRequests);
+    hub.add_host_as("cdn.example", Kind::Blank);
+    hub.resolve("gone.example", Dns::NxDomain);
+    hub.resolve_to("private.example", &["10.0.0.1"]);
+    let nginx = following(&hub, &chain_of_two());
+    let rows = [
+        ("http", "http://cdn.example/".to_owned()),
+        ("no URL", "https://user@cdn.example/".to_owned()),
+        ("empty", String::new()),
+        ("a name that is not known", "https://gone.example/".to_owned()),
+        ("a private address", "https://10.0.0.1/".to_owned()),
+        ("a name at a private address", "https://private.example/".to_owned()),
+        ("too many hops", hub.chain(&[FIRST], 9, 302, "https://cdn.example/")),
+        ("nothing there", "https://cdn.example:1/".to_owned()),
+        ("not found", format!("https://{FIRST}/v2/nothing")),
+    ];
+    for (name, location) in rows {
+        hub.on(FIRST, "/v2/library/", Fault::redirect(307, location));
+        let answer = get(&nginx.url(PATH)).send();
+        assert_served(&answer, SECOND, name);
+        let hops = if name == "too many hops" { Some("5") } else { None };
+        assert!(hops.is_none() || answer.header("x-redirects") == hops, "{name}");
+    }
+}
+
+#[test]
+fn the_private_networks_of_redirects_are_not_those_of_targets() {
+    let hub = hub_with(Fault::TooManyRequests);
+    hub.add_host_as("cdn.example", Kind::Blank);
+    hub.on(FIRST, "/", Fault::redirect(307, "https://cdn.example/"));
+    let nginx = start(&hub, &format!("docker_follow_redirect on; {}", chain_of_two()));
+    assert_served(&get(&nginx.url(PATH)).send(), SECOND, "a target may be private");
+    assert_eq!(hub.counts("cdn.example").connections, 0, "a redirect may not lead there");
+}
+
+#[test]
+fn a_blob_comes_from_the_fallback_when_the_cdn_is_down() {
+    let hub = hub();
+    let digest = hub.add_blob(b"layer".to_vec());
+    let path = format!("/v2/library/x/blobs/{digest}");
+    let nginx = following(&hub, &chain_of_two());
+    let mut troubles: Vec<Trouble> = [429, 502, 503, 504]
+        .map(|status| fault("a status", CLOUDFLARE, Fault::Status(status)))
+        .into();
+    troubles.extend(errors(CLOUDFLARE));
+    troubles.extend(silences(CLOUDFLARE));
+
+    for (name, cause) in troubles {
+        cause(&hub);
+        let answer = get(&nginx.url(&path)).send();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "layer"), "{name}");
+        assert_eq!((served_by(&answer), answer.header("x-redirects")), (Some(FIRST), Some("1")));
+        assert_eq!(answer.header("x-origin"), Some(FIRST), "{name}");
+        assert_eq!(hub.last_request(FIRST).uri, path, "{name}: what the registry was asked");
+        assert_eq!(head(&nginx.url(&path)).send().status, 200, "{name}, HEAD");
+        recover(&hub, CLOUDFLARE);
+    }
+
+    hub.resolve_for(CLOUDFLARE, Dns::NxDomain, 1);
+    let nginx = following(&hub, &chain_of_two());
+    assert_eq!(served_by(&get(&nginx.url(&path)).send()), Some(FIRST), "no such name");
+}
+
+#[test]
+fn a_redirect_that_is_refused_is_an_error_of_the_registry() {
+    let hub = hub();
+    hub.on(REGISTRY, "/", Fault::redirect(307, "https://169.254.169.254/latest/meta-data/"));
+    let nginx = following(&hub, &chain_of_two());
+    assert_served(&get(&nginx.url(PATH)).send(), FIRST, "error");
+    let nginx = following(&hub, &format!("{} docker_fallback_on http_502;", chain_of_two()));
+    assert_eq!(get(&nginx.url(PATH)).send().status, 502);
+    assert_eq!(hub.counts(FIRST).requests, 1);
+}
+
+#[test]
+fn what_the_cdn_says_of_a_blob_stands() {
+    let hub = hub();
+    let digest = hub.add_blob(b"layer".to_vec());
+    let path = format!("/v2/library/x/blobs/{digest}");
+    let nginx = following(&hub, &chain_of_two());
+    for status in [403, 404, 410, 416, 500] {
+        hub.on(CLOUDFLARE, "/", Fault::Status(status));
+        let answer = get(&nginx.url(&path)).send();
+        assert_eq!((answer.status, answer.header("x-fallback")), (status, None));
+    }
+    assert_eq!(hub.counts(FIRST).requests, 0);
+
+    let nginx = following(&hub, &format!("{} docker_fallback_on http_404;", chain_of_two()));
+    hub.on(CLOUDFLARE, "/", Fault::Status(404));
+    assert_eq!(served_by(&get(&nginx.url(&path)).send()), Some(FIRST));
+}
+
+#[test]
+fn without_a_target_that_serves_the_cdn_is_blamed() {
+    let hub = hub();
+    let digest = hub.add_blob(b"layer".to_vec());
+    let path = format!("/v2/library/x/blobs/{digest}");
+    hub.on(FIRST, "/", Fault::Status(404));
+    let nginx = following(&hub, &format!("docker_fallback https://{FIRST};"));
+
+    hub.refuse(CLOUDFLARE);
+    let answer = get(&nginx.url(&path)).send();
+    assert_eq!(answer.status, 502);
+    assert_eq!(
+        message(&answer),
+        "production.cloudflare.docker.com: could not be connected; first.example: 404"
+    );
+
+    hub.accept(CLOUDFLARE);
+    let limited = Response::text(503, "slow down")
+        .header("Retry-After", "7")
+        .header("Set-Cookie", "a=b")
+        .header("Alt-Svc", "h3=\":443\"");
+    hub.on(CLOUDFLARE, "/", Fault::Answer(limited.into()));
+    let answer = get(&nginx.url(&path)).send();
+    assert_eq!((answer.status, answer.text().as_str()), (503, "slow down"));
+    assert_eq!(answer.header("retry-after"), Some("7"));
+    assert_eq!((answer.header("set-cookie"), answer.header("alt-svc")), (None, None));
+}
+
+// Credentials.
+
+#[test]
+fn a_token_goes_over_verified_https_or_stays_on_this_machine() {
+    const TOKEN: &str = "Bearer header.claims.signature";
+    let hub = hub_with(Fault::TooManyRequests);
+    // To the module an address like any other; to the kernel, this machine.
+    hub.add_host("outside.example");
+    hub.resolve_to("outside.example", &["0.0.0.0"]);
+    let tls = hub.listen_at("outside.example", ([127, 0, 0, 1], 0).into(), true).port();
+    let clear = hub.listen_at("outside.example", ([127, 0, 0, 1], 0).into(), false).port();
+    let (https, http) =
+        (format!("https://outside.example:{tls}"), format!("http://outside.example:{clear}"));
+    let rows = [
+        ("verified https", https.clone(), true),
+        ("in full", format!("{https} credentials=bearer verify=on"), true),
+        ("https that is not verified", format!("{https} verify=off"), false),
+        ("http", http.clone(), false),
+        ("none over https", format!("{https} credentials=none"), false),
+        ("none over http", format!("{http} credentials=none"), false),
+        ("https to loopback", format!("https://{FIRST}"), true),
+        ("http to loopback", format!("http://{FIRST}"), true),
+        ("https that is not verified, to loopback", format!("https://{FIRST} verify=off"), true),
+        ("none to loopback", format!("http://{FIRST} credentials=none"), false),
+    ];
+
+    for (name, target, carried) in rows {
+        let host = if target.contains("outside") { "outside.example" } else { FIRST };
+        let nginx = start(&hub, &format!("docker_fallback {target};"));
+        let answer = get(&nginx.url(PATH)).header("Authorization", TOKEN).send();
+        assert_eq!((answer.status, served_by(&answer)), (200, Some(host)), "{name}");
+        let carries = hub.last_request(host).header("authorization").map(str::to_owned);
+        assert_eq!(carries.as_deref(), carried.then_some(TOKEN), "{name}");
+        let answer = get(&nginx.url(PATH)).send();
+        assert_eq!((answer.status, served_by(&answer)), (200, Some(host)), "{name}, anonymous");
+        assert_eq!(hub.last_request(host).header("authorization"), None, "{name}, anonymous");
+    }
+}
+
+#[test]
+fn a_token_needs_every_address_of_a_target_to_be_of_this_machine() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let first = hub.address(FIRST).to_string();
+    hub.resolve_to(FIRST, &[&first, "0.0.0.0"]);
+    let nginx = start(&hub, &format!("docker_fallback http://{FIRST};"));
+    let answer = get(&nginx.url(PATH)).bearer("token").send();
+    assert_served_over_http(&answer);
+    assert_eq!(hub.last_request(FIRST).header("authorization"), None);
+}
+
+#[track_caller]
+fn assert_served_over_http(answer: &Answer) {
+    assert_eq!((answer.status, served_by(answer)), (200, Some(FIRST)));
+    assert_eq!(answer.header("x-fallback"), Some("http://first.example"));
+}
+
+#[test]
+fn a_token_that_the_registry_does_not_get_no_target_gets() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let rows = [
+        ("passed", "", Some("Bearer client")),
+        ("blanked", "proxy_set_header Authorization '';", None),
+        ("replaced", "proxy_set_header Authorization 'Bearer configured';", None),
+    ];
+    for (name, directive, want) in rows {
+        let nginx = start(&hub, &format!("{directive} {}", chain_of_two()));
+        assert_served(&get(&nginx.url(PATH)).bearer("client").send(), FIRST, name);
+        assert_eq!(hub.last_request(FIRST).header("authorization"), want, "{name}");
+        assert_served(&get(&nginx.url(PATH)).send(), FIRST, name);
+        assert_eq!(hub.last_request(FIRST).header("authorization"), None, "{name}, anonymous");
+    }
+}
+
+#[test]
+fn a_token_does_not_follow_the_redirect_of_a_target_to_another_origin() {
+    let hub = hub_with(Fault::TooManyRequests);
+    hub.add_host_as("cdn.example", Kind::Blank);
+    let nginx = following(&hub, &chain_of_two());
+
+    hub.on(FIRST, "/v2/", Fault::redirect(307, "https://cdn.example/"));
+    let _ = get(&nginx.url(PATH)).bearer("token").send();
+    assert_eq!(hub.last_request("cdn.example").header("authorization"), None);
+
+    hub.on(FIRST, "/v2/", Fault::redirect(307, "/moved"));
+    let _ = get(&nginx.url(PATH)).bearer("token").send();
+    assert_eq!(hub.last_request(FIRST).uri, "/moved");
+    assert_eq!(hub.last_request(FIRST).header("authorization"), Some("Bearer token"));
+}
+
+#[test]
+fn a_target_is_verified_unless_the_configuration_says_otherwise() {
+    let hub = hub_with(Fault::TooManyRequests);
+    for certificate in [Certificate::WrongName, Certificate::UnknownAuthority, Certificate::Expired]
+    {
+        hub.certificate(FIRST, certificate);
+        hub.disconnect(FIRST);
+        for (verify, status) in [("", 429), ("verify=on", 429), ("verify=off", 200)] {
+            let nginx = start(&hub, &format!("docker_fallback https://{FIRST} {verify};"));
+            assert_eq!(get(&nginx.url(PATH)).send().status, status, "{certificate:?} {verify}");
+        }
+        hub.certificate(SECOND, certificate);
+        let directives = format!(
+            "docker_fallback https://{FIRST}; docker_fallback https://{SECOND} verify=off;"
+        );
+        let answer = get(&start(&hub, &directives).url(PATH)).send();
+        assert_served(&answer, SECOND, &format!("{certificate:?}, each target by its own"));
+    }
+}
