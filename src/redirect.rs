@@ -2,8 +2,8 @@
 
 use core::ffi::CStr;
 
-use rules::directive;
 use rules::redirect::{self, Decision, Policy, Redirect};
+use rules::{answer, directive};
 
 use crate::conf::{LocConf, Setting};
 use crate::ctx::{Destination, Relation, RequestCtx};
@@ -48,13 +48,10 @@ pub(crate) fn decide(
 ) -> Outcome {
     let Some(primary) = &ctx.primary else { return Outcome::Pass };
     let base = ctx.destination.as_ref().map_or(&primary.url, |destination| &destination.url);
-    let redirect = Redirect {
-        status: u.status(),
-        location: u.location(),
-        base,
-        followed: ctx.redirects,
-        looped,
-    };
+    // As it came, where that can be told: `proxy_redirect` has changed nginx's own copy.
+    let location =
+        u.rewritten_location().map(|now| answer::field(u.head(), "Location").unwrap_or(now));
+    let redirect = Redirect { status: u.status(), location, base, followed: ctx.redirects, looped };
     match redirect::decide(&redirect, policy) {
         Decision::Pass => Outcome::Pass,
         Decision::Follow(url) => {

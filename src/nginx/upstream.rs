@@ -62,8 +62,9 @@ impl<'r> Upstream<'r> {
         unsafe { u16::try_from((*self.as_ptr()).headers_in.status_n).unwrap_or(0) }
     }
 
-    /// The value of Location as it came, before `proxy_redirect`.
-    pub(crate) fn location(self) -> Option<&'r [u8]> {
+    /// The value of Location as nginx has it now. `proxy_redirect` changes its bytes in place, by
+    /// another structure that knows their new number.
+    pub(crate) fn rewritten_location(self) -> Option<&'r [u8]> {
         // SAFETY: null, or a line of the answer, in the request's pool.
         unsafe {
             let location: *mut ngx_table_elt_t = (*self.as_ptr()).headers_in.location;
@@ -124,20 +125,38 @@ impl<'r> Upstream<'r> {
         }
     }
 
+    /// The head of the answer as it came, if it came as HTTP/1.x; else nothing.
+    pub(crate) fn head(self) -> &'r [u8] {
+        // SAFETY: the buffer holds what was received up to `last`, and `pos` stands behind the
+        // head. Where the answer may be cached, room for the cache's own header comes first.
+        unsafe {
+            let buffer = ptr::addr_of!((*self.as_ptr()).buffer);
+            let mut start = (*buffer).start;
+            if start.is_null() {
+                return &[];
+            }
+            #[cfg(ngx_feature = "http_cache")]
+            {
+                let cache = (*self.request.as_ptr()).cache;
+                if !cache.is_null() {
+                    start = start.add((*cache).header_start);
+                }
+            }
+            if (*buffer).pos < start {
+                return &[];
+            }
+            let head =
+                core::slice::from_raw_parts(start, (*buffer).pos.offset_from_unsigned(start));
+            if head.starts_with(b"HTTP/1.") { head } else { &[] }
+        }
+    }
+
     /// The answer came as HTTP/1.x, and upstream keeps the connection open.
     pub(crate) fn is_persistent(self) -> bool {
-        // SAFETY: the buffer holds what was received from `start` to `last`.
+        // SAFETY: plain fields of an upstream in the request's pool.
         unsafe {
             let u = self.as_ptr();
-            let buffer = ptr::addr_of!((*u).buffer);
-            if (*buffer).start.is_null() || (*buffer).last < (*buffer).start {
-                return false;
-            }
-            let received = core::slice::from_raw_parts(
-                (*buffer).start,
-                (*buffer).last.offset_from_unsigned((*buffer).start),
-            );
-            received.starts_with(b"HTTP/1.")
+            !self.head().is_empty()
                 && (*u).headers_in.connection_close() == 0
                 && (*u).upgrade() == 0
         }
