@@ -29,7 +29,7 @@ use crate::nginx::conf::{Conf, Directive, SetError};
 use crate::nginx::idle::Limits;
 use crate::nginx::location::{Location, Place, Refused};
 use crate::nginx::log::Level;
-use crate::nginx::peer::Plan;
+use crate::nginx::peer::{Failure, Plan};
 use crate::nginx::request::Request;
 use crate::nginx::resolver::{self, StartError};
 use crate::nginx::upstream::Upstream;
@@ -256,7 +256,14 @@ fn answered(
     }
 
     let mut failure = None;
-    if let Some(policy) = conf.follow(&uri).filter(|_| r.is_get_or_head()) {
+    if !u.is_http() {
+        // nginx would relay it, as HTTP/0.9, whatever it is.
+        if !conf.is_follow && conf.follow(&uri).is_none() && conf.targets(&uri).is_empty() {
+            return Ok(Verdict::Pass);
+        }
+        r.restore_http_version();
+        failure = Some(format!("{}: {}", asked(&ctx.borrow()), Failure::Answer.as_str()));
+    } else if let Some(policy) = conf.follow(&uri).filter(|_| r.is_get_or_head()) {
         let looped = fallback::passes(r) > 1;
         let followed = redirect::decide(r, &ctx.borrow(), policy, u, looped);
         match followed {
@@ -276,9 +283,9 @@ fn answered(
             }
             Followed::Refused(why) => failure = Some(why),
         }
-    }
-    if let Some(why) = &failure {
-        r.log(Level::Error, format_args!("redirect is not followed, {why}"));
+        if let Some(why) = &failure {
+            r.log(Level::Error, format_args!("redirect is not followed, {why}"));
+        }
     }
 
     let outcome = match failure {
@@ -311,6 +318,7 @@ fn answered(
 /// Only these answers can lead anywhere else; most answers are none of them, and cost nothing.
 fn is_interesting(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> bool {
     conf.is_follow
+        || !u.is_http()
         || (r.is_get_or_head() && u.status() >= 300 && (u.status() < 400 || conf.has_fallback()))
 }
 

@@ -221,6 +221,23 @@ impl<'r> Request<'r> {
         }
     }
 
+    /// Takes the client's version of HTTP back, which nginx changes where upstream speaks none: an
+    /// answer would have no header.
+    pub(crate) fn restore_http_version(self) {
+        // SAFETY: plain fields of a live request; the string is empty where the client speaks
+        // HTTP/0.9 itself.
+        unsafe {
+            if let [.., major @ b'1'..=b'3', b'.', minor @ b'0'..=b'9'] =
+                bytes((*self.as_ptr()).http_protocol)
+            {
+                // As in NGX_HTTP_VERSION_11.
+                let version =
+                    ngx_uint_t::from(major - b'0') * 1000 + ngx_uint_t::from(minor - b'0');
+                (*self.as_ptr()).http_version = version;
+            }
+        }
+    }
+
     /// Lets an error page act again (nginx allows one a request, unless they are recursive).
     pub(crate) fn allow_error_page(self) {
         // SAFETY: plain fields of a live request.

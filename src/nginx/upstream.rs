@@ -62,6 +62,11 @@ impl<'r> Upstream<'r> {
         unsafe { u16::try_from((*self.as_ptr()).headers_in.status_n).unwrap_or(0) }
     }
 
+    /// It sent a status line. nginx takes anything else for HTTP/0.9: a body and nothing before it.
+    pub(crate) fn is_http(self) -> bool {
+        self.status() != 0
+    }
+
     /// The value of Location as nginx has it now. `proxy_redirect` changes its bytes in place, by
     /// another structure that knows their new number.
     pub(crate) fn rewritten_location(self) -> Option<&'r [u8]> {
