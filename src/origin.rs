@@ -415,7 +415,7 @@ fn unavailable(ctx: &RequestCtx) -> Answer {
 fn leave(r: Request<'_>, u: Upstream<'_>, location: Option<Location>) -> Verdict {
     // Every destination has a follow location; without one the answer stays what it is.
     let Some(location) = location else { return Verdict::Pass };
-    let keep = u.is_persistent() && matches!(whole_body(r, u), Body::Whole(_));
+    let keep = u.is_persistent() && matches!(whole_body(u), Body::Whole(_));
     u.release(keep);
     r.clear_response();
     r.enter(location);
@@ -423,8 +423,10 @@ fn leave(r: Request<'_>, u: Upstream<'_>, location: Option<Location>) -> Verdict
 }
 
 /// The body of the answer, if all of it is there: what is not yet read may lie in the socket.
-fn whole_body<'r>(r: Request<'r>, u: Upstream<'r>) -> Body<'r> {
-    let framing = match (r.is_head() || matches!(u.status(), 204 | 304), u.is_chunked()) {
+fn whole_body(u: Upstream<'_>) -> Body<'_> {
+    // A cache has nginx ask GET where the client asked HEAD.
+    let is_bodiless = u.was_asked_head() || matches!(u.status(), 204 | 304);
+    let framing = match (is_bodiless, u.is_chunked()) {
         (true, _) => Framing::None,
         (false, true) => Framing::Chunked,
         (false, false) => u.content_length().map_or(Framing::Close, Framing::Length),
@@ -472,7 +474,7 @@ fn answer_of(
 ) -> Answer {
     let status = u.status();
     lines.retain(|(name, _)| !is_set_anew(name));
-    let (content_type, body) = match whole_body(r, u) {
+    let (content_type, body) = match whole_body(u) {
         Body::Whole(body) if !r.is_head() => (content_type.to_vec(), body.into_owned()),
         Body::Whole(_) => (content_type.to_vec(), Vec::new()),
         Body::Partial | Body::Surplus => {

@@ -72,6 +72,7 @@ struct Peer {
     connect_timeout: ngx_msec_t,
     key: Rc<Key>,
     limits: Limits,
+    is_head: bool,
     addresses: Vec<SocketAddr>,
     /// The next address to connect.
     next: usize,
@@ -118,6 +119,7 @@ pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
             connect_timeout: (*(*u).conf).connect_timeout,
             key: Rc::new(Key { tls, host, port, conf: address((*u).conf) }),
             limits,
+            is_head: r.is_head(),
             addresses,
             next: 0,
             current: None,
@@ -289,9 +291,25 @@ unsafe fn is_reusable(c: *mut nginx_sys::ngx_connection_t, peer: &Peer) -> bool 
             && ngx_current_msec.wrapping_sub((*c).start_time) as u64 <= peer.limits.time
             && (*peer.upstream).keepalive() != 0
             && (*peer.upstream).request_body_sent() != 0
+            && !has_surplus(peer)
             && ngx_terminate == 0
             && ngx_exiting == 0
             && ngx_handle_read_event(read, 0) == OK
+    }
+}
+
+/// Bytes came behind an answer that has no body: nginx drops them, but more may follow. Behind a
+/// body nginx looks itself.
+///
+/// # Safety
+///
+/// The upstream of `peer` lives.
+unsafe fn has_surplus(peer: &Peer) -> bool {
+    // SAFETY: plain fields of the upstream.
+    unsafe {
+        let u = peer.upstream;
+        let is_bodiless = peer.is_head || matches!((*u).headers_in.status_n, 204 | 304);
+        is_bodiless && (*u).buffer.last > (*u).buffer.pos
     }
 }
 

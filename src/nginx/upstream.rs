@@ -130,6 +130,11 @@ impl<'r> Upstream<'r> {
         }
     }
 
+    /// The method that was sent is HEAD.
+    pub(crate) fn was_asked_head(self) -> bool {
+        self.request_head().starts_with(b"HEAD ")
+    }
+
     /// The head of the answer as it came, if it came as HTTP/1.x; else nothing.
     pub(crate) fn head(self) -> &'r [u8] {
         // SAFETY: the buffer holds what was received up to `last`, and `pos` stands behind the
