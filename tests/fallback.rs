@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use support::{
     Answer, CLOUDFLARE, Certificate, Connection, Dns, End, Fault, Hub, Kind, Nginx, NginxBuilder,
-    REGISTRY, Recorded, Reply, Request, Response, Shape, get, head, request,
+    REGISTRY, Recorded, Reply, Request, Response, Shape, get, head, request, wait_for,
 };
 
 const PATH: &str = "/v2/library/x/manifests/latest";
@@ -982,4 +982,729 @@ fn a_target_is_verified_unless_the_configuration_says_otherwise() {
         let answer = get(&start(&hub, &directives).url(PATH)).send();
         assert_served(&answer, SECOND, &format!("{certificate:?}, each target by its own"));
     }
+}
+
+// Beside nginx's own ways of dealing with errors.
+
+#[test]
+fn an_error_page_of_the_users_is_used_when_we_decline_or_are_exhausted() {
+    let hub = hub();
+    hub.refuse(REGISTRY);
+    let nginx = mirror(&hub)
+        .file("html/50x.html", "the user's page\n")
+        .server(&format!(
+            "docker_fallback https://{FIRST};
+             root %prefix%/html;
+             error_page 502 504 /50x.html;
+             location / {{ proxy_pass https://{REGISTRY}; }}
+             location = /50x.html {{ internal; }}
+             location /v2/named/ {{
+                 error_page 502 = @named;
+                 proxy_pass https://{REGISTRY}/v2/library/;
+             }}
+             location /v2/other/ {{
+                 error_page 502 =503 /v2/static/50x.html;
+                 proxy_pass https://{REGISTRY}/v2/library/;
+             }}
+             location /v2/static/ {{ alias %prefix%/html/; }}
+             location @named {{ return 418 'by name\\n'; }}"
+        ))
+        .start();
+    let rows = [
+        ("a URI", PATH, 502, "the user's page\n"),
+        ("a name", "/v2/named/x/manifests/latest", 418, "by name\n"),
+        ("another status", "/v2/other/x/manifests/latest", 503, "the user's page\n"),
+    ];
+    for (name, path, status, text) in rows {
+        let url = nginx.url(path);
+        assert_served(&get(&url).send(), FIRST, name);
+
+        let declined = get(&url).header("Authorization", BASIC).send();
+        assert_eq!((declined.status, declined.text().as_str()), (status, text), "{name}");
+        let declined = request("POST", &url).body("x").send();
+        assert!([status, 405].contains(&declined.status), "{name}: {}", declined.status);
+
+        hub.on(FIRST, "/", Fault::Status(404));
+        let exhausted = get(&url).send();
+        assert_eq!((exhausted.status, exhausted.text().as_str()), (status, text), "{name}");
+        assert_eq!(exhausted.header("x-fallback"), None, "{name}");
+        hub.off(FIRST);
+    }
+
+    hub.accept(REGISTRY);
+    hub.on(REGISTRY, "/", Fault::Stall);
+    hub.on(FIRST, "/", Fault::Status(404));
+    let late = get(&nginx.url(PATH)).send();
+    assert_eq!((late.status, late.text().as_str()), (504, "the user's page\n"));
+}
+
+#[test]
+fn answers_that_nginx_would_pass_are_passed_despite_an_error_page() {
+    let hub = hub_with(Fault::TooManyRequests);
+    hub.on(FIRST, "/", Fault::Status(404));
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "docker_fallback https://{FIRST};
+             error_page 404 429 502 = @page;
+             location / {{ proxy_pass https://{REGISTRY}; }}
+             location @page {{ return 418 'a page\\n'; }}"
+        ))
+        .start();
+    for fault in [Fault::TooManyRequests, Fault::Status(502), Fault::Status(404)] {
+        hub.on(REGISTRY, "/", fault);
+        for ask in [get(&nginx.url(PATH)), request("POST", &nginx.url(PATH))] {
+            let answer = ask.send();
+            assert!([404, 429, 502].contains(&answer.status), "{}", answer.status);
+            assert!(answer.json()["errors"].is_array());
+        }
+    }
+}
+
+#[test]
+fn intercepted_errors_fall_back_first() {
+    let hub = hub();
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "docker_fallback https://{FIRST};
+             proxy_intercept_errors on;
+             error_page 404 429 = @page;
+             location / {{ proxy_pass https://{REGISTRY}; }}
+             location /plain/ {{ docker_fallback off; proxy_pass https://{REGISTRY}/; }}
+             location @page {{ return 418 'a page\\n'; }}"
+        ))
+        .start();
+    let url = nginx.url(PATH);
+    let page = (418, "a page\n".to_owned());
+    let of = |answer: Answer| (answer.status, answer.text());
+
+    hub.on(REGISTRY, "/", Fault::TooManyRequests);
+    assert_served(&get(&url).send(), FIRST, "429");
+    assert_eq!(of(get(&url).header("Authorization", BASIC).send()), page, "declined");
+    assert_eq!(of(request("POST", &url).send()), page, "declined");
+    hub.on(FIRST, "/", Fault::Status(404));
+    assert_eq!(of(get(&url).send()), page, "exhausted; a target's 404 is not intercepted");
+    hub.off(FIRST);
+    hub.on(REGISTRY, "/", Fault::Status(404));
+    assert_eq!(of(get(&url).send()), page, "404 is no condition");
+
+    // There is no page for these: nginx would pass them.
+    for fault in [Fault::Status(502), Fault::Status(503), Fault::Status(504)] {
+        hub.on(REGISTRY, "/", fault.clone());
+        assert_served(&get(&url).send(), FIRST, "no page");
+        for ask in
+            [|url: &str| request("POST", url), |url: &str| get(url).header("Authorization", BASIC)]
+        {
+            let plain = ask(&nginx.url(&format!("/plain{PATH}"))).send();
+            let answer = ask(&url).send();
+            assert_eq!((answer.status, answer.text()), (plain.status, plain.text()), "{fault:?}");
+            assert_eq!(stable(&answer), stable(&plain), "{fault:?}");
+        }
+        hub.on(FIRST, "/", Fault::Status(404));
+        let exhausted = get(&url).send();
+        assert!(exhausted.text().contains("on demand"), "{fault:?}: {}", exhausted.text());
+        hub.off(FIRST);
+    }
+}
+
+#[test]
+fn an_auth_request_whose_service_is_down_stays_denied() {
+    let hub = hub();
+    hub.add_host_as("auth.example", Kind::Blank);
+    hub.listen("auth.example", 5000, false);
+    let auth = hub.address("auth.example");
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "location /v2/ {{
+                 auth_request /v2/auth;
+                 docker_fallback https://{FIRST};
+                 docker_fallback_on error timeout http_403 http_500 http_502 http_503 http_504;
+                 proxy_pass https://{REGISTRY};
+             }}
+             location = /v2/auth {{
+                 internal;
+                 docker_fallback https://{FIRST};
+                 docker_fallback_on error timeout http_403 http_500 http_502 http_503;
+                 docker_follow_redirect on;
+                 proxy_pass http://{auth}:5000/check;
+             }}"
+        ))
+        .start();
+    let rows = [
+        ("granted", None, 200),
+        ("denied", Some(Fault::Status(403)), 403),
+        ("not known", Some(Fault::Status(401)), 401),
+        ("broken", Some(Fault::Status(500)), 500),
+        ("unavailable", Some(Fault::Status(503)), 500),
+        ("redirected", Some(Fault::redirect(302, format!("https://{FIRST}/"))), 500),
+        ("closed", Some(Fault::Close(End::Close)), 500),
+        ("silent", Some(Fault::Stall), 500),
+    ];
+    for (name, fault, status) in rows {
+        if let Some(fault) = fault {
+            hub.on("auth.example", "/", fault);
+        }
+        let answer = get(&nginx.url(PATH)).send();
+        assert_eq!((answer.status, answer.header("x-fallback")), (status, None), "{name}");
+        assert_eq!(hub.counts(FIRST).connections, 0, "{name}");
+        assert_eq!(hub.counts(REGISTRY).requests, u64::from(status == 200), "{name}");
+        hub.reset();
+    }
+    hub.refuse("auth.example");
+    assert_eq!(get(&nginx.url(PATH)).send().status, 500, "refused");
+    assert_eq!((hub.counts(FIRST).requests, hub.counts(REGISTRY).requests), (0, 0));
+}
+
+#[test]
+fn auth_request_is_asked_once_for_all_attempts() {
+    let hub = hub_with(Fault::TooManyRequests);
+    hub.add_host_as("auth.example", Kind::Blank);
+    hub.on(FIRST, "/", Fault::Status(404));
+    let auth = hub.address("auth.example");
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "location / {{ auth_request /auth; {} proxy_pass https://{REGISTRY}; }}
+             location = /auth {{ internal; proxy_pass http://{auth}/check; }}",
+            chain_of_two()
+        ))
+        .start();
+    assert_served(&get(&nginx.url(PATH)).send(), SECOND, "granted");
+    assert_eq!(hub.counts("auth.example").requests, 1);
+    hub.refuse(REGISTRY);
+    assert_served(&get(&nginx.url(PATH)).send(), SECOND, "granted");
+    assert_eq!(hub.counts("auth.example").requests, 2);
+}
+
+#[test]
+fn requests_that_nginx_mirrors_do_not_fall_back_nor_multiply() {
+    let hub = hub();
+    hub.add_host_as("copy.example", Kind::Blank);
+    let copy = hub.address("copy.example");
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "docker_fallback https://{FIRST};
+             location / {{ mirror /copy; proxy_pass https://{REGISTRY}; }}
+             location = /copy {{
+                 internal;
+                 docker_fallback https://{SECOND};
+                 proxy_pass http://{copy}$request_uri;
+             }}"
+        ))
+        .start();
+
+    hub.on("copy.example", "/", Fault::TooManyRequests);
+    assert_eq!(get(&nginx.url(PATH)).send().header("x-origin"), Some(REGISTRY));
+    hub.refuse("copy.example");
+    assert_eq!(get(&nginx.url(PATH)).send().header("x-origin"), Some(REGISTRY));
+    hub.accept("copy.example");
+    hub.forget();
+
+    for (number, fault) in
+        [Fault::TooManyRequests, Fault::Close(End::Close)].into_iter().enumerate()
+    {
+        hub.on(REGISTRY, "/", fault);
+        assert_served(&get(&nginx.url(PATH)).send(), FIRST, "the request itself");
+        let number = u64::try_from(number).unwrap() + 1;
+        wait_for("the mirrored request", || hub.counts("copy.example").requests >= number);
+        assert_eq!(hub.counts("copy.example").requests, number);
+    }
+    assert_eq!(hub.counts(SECOND).requests, 0);
+}
+
+#[test]
+fn errors_that_no_upstream_caused_do_not_fall_back() {
+    let hub = hub();
+    let all = "docker_fallback_on error timeout http_403 http_404 http_413 http_429 http_500 \
+               http_502 http_503 http_504;";
+    let nginx = mirror(&hub)
+        .http(
+            "limit_req_zone all zone=one:1m rate=1r/m;
+             limit_conn_zone all zone=none:1m;",
+        )
+        .file("html/x", "")
+        .server(&format!(
+            "docker_fallback https://{FIRST};
+             {all}
+             location /v2/limit/502/ {{
+                 limit_req zone=one; limit_req_status 502; proxy_pass https://{REGISTRY};
+             }}
+             location /v2/limit/429/ {{
+                 limit_req zone=one; limit_req_status 429; proxy_pass https://{REGISTRY};
+             }}
+             location /v2/limit/503/ {{ limit_req zone=one; proxy_pass https://{REGISTRY}; }}
+             location /v2/return/ {{ return 502; proxy_pass https://{REGISTRY}; }}
+             location /v2/text/ {{ return 503 'text'; proxy_pass https://{REGISTRY}; }}
+             location /v2/deny/ {{ deny all; proxy_pass https://{REGISTRY}; }}
+             location /v2/large/ {{ client_max_body_size 1; proxy_pass https://{REGISTRY}; }}
+             location /v2/file/ {{ root %prefix%/html; }}"
+        ))
+        .start();
+    let _ = get(&nginx.url("/v2/limit/503/x")).send();
+    hub.forget();
+    let rows = [
+        ("/v2/limit/502/x", 502),
+        ("/v2/limit/429/x", 429),
+        ("/v2/limit/503/x", 503),
+        ("/v2/return/x", 502),
+        ("/v2/text/x", 503),
+        ("/v2/deny/x", 403),
+        ("/v2/file/none", 404),
+    ];
+    for (path, status) in rows {
+        for ask in [get(&nginx.url(path)), head(&nginx.url(path))] {
+            let answer = ask.send();
+            assert_eq!((answer.status, answer.header("x-fallback")), (status, None), "{path}");
+        }
+    }
+    assert_eq!(get(&nginx.url("/v2/large/x")).body("large").send().status, 413);
+    assert_eq!((hub.counts(FIRST).requests, hub.counts(REGISTRY).requests), (0, 0));
+}
+
+#[test]
+fn a_request_that_falls_back_counts_once_for_limits() {
+    let hub = hub_with(Fault::TooManyRequests);
+    hub.on(FIRST, "/", Fault::Status(404));
+    let nginx = mirror(&hub)
+        .http("limit_req_zone all zone=one:1m rate=1r/m;")
+        .server(&format!(
+            "location / {{
+                 limit_req zone=one burst=2 nodelay;
+                 {}
+                 proxy_pass https://{REGISTRY};
+             }}",
+            chain_of_two()
+        ))
+        .start();
+    for _ in 0..3 {
+        assert_served(&get(&nginx.url(PATH)).send(), SECOND, "within the limit");
+    }
+    assert_eq!(get(&nginx.url(PATH)).send().status, 503);
+}
+
+#[test]
+fn orders_to_nginx_from_the_registry_lead_nowhere() {
+    let hub = hub();
+    let nginx = mirror(&hub)
+        .http("log_format plain '$request_uri $status';")
+        .server(&format!(
+            "location /v2/ {{ {chain} proxy_pass https://{REGISTRY}; }}
+             location /ignoring/ {{
+                 {chain}
+                 proxy_ignore_headers X-Accel-Redirect X-Accel-Expires X-Accel-Limit-Rate
+                                      X-Accel-Buffering X-Accel-Charset;
+                 proxy_pass https://{REGISTRY}/;
+             }}",
+            chain = chain_of_two()
+        ))
+        .start();
+    for order in ["@docker:0", "@docker:1", "@docker:99", "@docker:"] {
+        for status in [200, 404, 429, 502] {
+            let answer = Response::text(status, "content").header("X-Accel-Redirect", order);
+            hub.on(REGISTRY, "/", Fault::Answer(answer.into()));
+            for ask in [get(&nginx.url(PATH)), head(&nginx.url(PATH))] {
+                // nginx obeys before any filter runs; there, nobody waits for the request.
+                let answer = ask.send();
+                assert_eq!(answer.status, 500, "{order} with {status}");
+                assert_eq!(answer.header("x-fallback"), None);
+            }
+        }
+    }
+    assert_eq!(hub.counts(FIRST).requests, 0);
+
+    let answer = Response::text(200, "content").header("X-Accel-Redirect", "@docker:0");
+    hub.on(REGISTRY, "/", Fault::Answer(answer.into()));
+    let answer = get(&nginx.url(&format!("/ignoring{PATH}"))).send();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "content"));
+    assert_eq!(answer.header("x-accel-redirect"), None);
+    let answer = Response::text(429, "content").header("X-Accel-Redirect", "@docker:0");
+    hub.on(REGISTRY, "/", Fault::Answer(answer.into()));
+    assert_served(&get(&nginx.url(&format!("/ignoring{PATH}"))).send(), FIRST, "a limit");
+}
+
+#[test]
+fn another_server_of_an_upstream_group_is_no_fallback() {
+    let hub = hub();
+    let (first, second) = (hub.address(FIRST), hub.address(REGISTRY));
+    hub.on(FIRST, "/", Fault::Close(End::Close));
+    let nginx = mirror(&hub)
+        .http(&format!("upstream group {{ server {first}:80; server {second}:80; }}"))
+        .server(&format!(
+            "location / {{
+                 docker_fallback https://{SECOND};
+                 proxy_set_header Host {REGISTRY};
+                 proxy_pass http://group;
+             }}"
+        ))
+        .start();
+    for _ in 0..2 {
+        let answer = get(&nginx.url(PATH)).send();
+        assert_eq!((answer.status, answer.header("x-origin")), (200, Some(REGISTRY)));
+    }
+    hub.refuse(REGISTRY);
+    assert_served(&get(&nginx.url(PATH)).send(), SECOND, "all of the group failed");
+    assert_served(&get(&nginx.url(PATH)).send(), SECOND, "no live upstreams");
+}
+
+#[test]
+fn what_a_target_serves_is_not_cached() {
+    let hub = hub();
+    hub.on_times(REGISTRY, "/", 1, Fault::TooManyRequests);
+    let nginx = mirror(&hub)
+        .http("proxy_cache_path %prefix%/cache keys_zone=cache:1m;")
+        .server(&format!(
+            "location / {{
+                 {}
+                 proxy_cache cache;
+                 proxy_cache_valid any 1h;
+                 proxy_pass https://{REGISTRY};
+                 add_header X-Cache $upstream_cache_status always;
+             }}",
+            chain_of_two()
+        ))
+        .start();
+    let first = get(&nginx.url(PATH)).send();
+    assert_eq!((first.status, served_by(&first)), (200, Some(FIRST)));
+    let second = get(&nginx.url(PATH)).send();
+    assert_eq!((second.status, served_by(&second)), (200, None), "the registry is well again");
+    let third = get(&nginx.url(PATH)).send();
+    assert_eq!((third.status, third.header("x-cache")), (200, Some("HIT")));
+    assert_eq!((hub.counts(REGISTRY).requests, hub.counts(FIRST).requests), (2, 1));
+
+    hub.refuse(REGISTRY);
+    assert_eq!(get(&nginx.url(PATH)).send().header("x-cache"), Some("HIT"), "no failure to notice");
+}
+
+#[test]
+fn a_stale_answer_of_the_cache_is_no_failure() {
+    let hub = hub();
+    let nginx = mirror(&hub)
+        .http("proxy_cache_path %prefix%/cache keys_zone=cache:1m;")
+        .server(&format!(
+            "location / {{
+                 {}
+                 proxy_cache cache;
+                 proxy_cache_valid 200 1s;
+                 proxy_cache_use_stale error timeout http_429 http_502;
+                 proxy_pass https://{REGISTRY};
+                 add_header X-Cache $upstream_cache_status always;
+             }}",
+            chain_of_two()
+        ))
+        .start();
+    assert_eq!(get(&nginx.url(PATH)).send().header("x-cache"), Some("MISS"));
+    std::thread::sleep(Duration::from_millis(2100));
+    for fault in [Fault::TooManyRequests, Fault::Close(End::Close)] {
+        hub.on(REGISTRY, "/", fault);
+        let answer = get(&nginx.url(PATH)).send();
+        assert_eq!((answer.status, answer.header("x-cache")), (200, Some("STALE")));
+    }
+    assert_eq!(hub.counts(FIRST).requests, 0);
+}
+
+// Loops.
+
+/// Lets the nginx's `%other%` be this port from now on.
+fn point(nginx: &Nginx, port: u16) {
+    let file = nginx.prefix().join("nginx.conf");
+    let text = std::fs::read_to_string(&file)
+        .unwrap()
+        .replace("127.0.0.1:1;", &format!("127.0.0.1:{port};"));
+    std::fs::write(file, text).unwrap();
+    let old = nginx.workers();
+    nginx.reload();
+    nginx.wait_until_gone(&old);
+}
+
+#[test]
+fn mirrors_that_name_each_other_ask_each_other_once() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let one = start(&hub, "docker_fallback http://127.0.0.1:1;");
+    let other = start(&hub, &format!("docker_fallback http://127.0.0.1:{};", one.port()));
+    point(&one, other.port());
+
+    for nginx in [&one, &other] {
+        hub.forget();
+        let answer = get(&nginx.url(PATH)).send();
+        assert_eq!((answer.status, answer.header("retry-after")), (429, Some("3600")));
+        // By the first mirror, by the second, and by the first on the second's behalf.
+        assert_eq!(hub.counts(REGISTRY).requests, 3);
+    }
+    hub.refuse(REGISTRY);
+    assert_eq!(get(&one.url(PATH)).send().status, 502);
+}
+
+#[test]
+fn a_mirror_that_names_itself_asks_itself_once() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "location / {{ docker_fallback http://127.0.0.1:%port%; \
+              proxy_pass https://{REGISTRY}; }}"
+        ))
+        .start();
+    assert_eq!(get(&nginx.url(PATH)).send().status, 429);
+    assert_eq!(hub.counts(REGISTRY).requests, 2);
+}
+
+#[test]
+fn a_chain_of_mirrors_works() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let digest = hub.add_blob(b"layer".to_vec());
+    let second = following(&hub, &format!("docker_fallback https://{FIRST};"));
+    let first = following(&hub, &format!("docker_fallback http://127.0.0.1:{};", second.port()));
+
+    let answer = get(&first.url(PATH)).bearer("token").send();
+    assert_eq!((answer.status, served_by(&answer)), (200, Some(FIRST)));
+    let passed = hub.last_request(FIRST).header("cdn-loop").unwrap().to_owned();
+    let names: Vec<_> = passed.split(", ").collect();
+    assert_eq!(names.len(), 2, "{passed}");
+    assert!(names.iter().all(|name| name.starts_with("docker-mirror-")), "{passed}");
+    assert_ne!(names[0], names[1]);
+    let token = hub.last_request(FIRST).header("authorization").map(str::to_owned);
+    assert_eq!(token.as_deref(), Some("Bearer token"));
+
+    // The second mirror's registry is well again, and redirects.
+    hub.off(REGISTRY);
+    hub.on_times(REGISTRY, "/", 1, Fault::Status(503));
+    let answer = get(&first.url(&format!("/v2/library/x/blobs/{digest}"))).send();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "layer"));
+    assert_eq!(
+        answer.header("x-fallback"),
+        Some(format!("http://127.0.0.1:{}", second.port()).as_str())
+    );
+    let names = hub.last_request(CLOUDFLARE).header("cdn-loop").unwrap().split(", ").count();
+    assert_eq!(names, 2);
+}
+
+#[test]
+fn a_client_that_claims_to_come_from_here_does_not_fall_back() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let nginx = start(&hub, &chain_of_two());
+    let foreign = "cdn.example; v=1, docker-mirror-0000000000000000";
+    assert_served(&get(&nginx.url(PATH)).header("CDN-Loop", foreign).send(), FIRST, "others");
+    let passed = hub.last_request(FIRST).header("cdn-loop").unwrap().to_owned();
+    let own = passed.strip_prefix(&format!("{foreign}, ")).unwrap().to_owned();
+
+    for value in [own.clone(), format!("a, {own}"), own.to_uppercase(), format!("{own};x=\"y\"")] {
+        let answer = get(&nginx.url(PATH)).header("CDN-Loop", &value).send();
+        assert_eq!(answer.status, 429, "{value}");
+    }
+    let answer = get(&nginx.url(PATH)).header("CDN-Loop", "a").header("CDN-Loop", &own).send();
+    assert_eq!(answer.status, 429, "in a second line");
+}
+
+// What is told.
+
+#[test]
+fn the_path_of_a_target_is_in_no_log_and_no_answer() {
+    const SECRET: &str = "5ecret";
+    let hub = hub_with(Fault::TooManyRequests);
+    hub.add_host_as("cdn.example", Kind::Blank);
+    let nginx = mirror(&hub)
+        .http(
+            "log_format all '$request $status $upstream_addr $docker_fallback \
+             $docker_origin_host $docker_redirects';",
+        )
+        .server(&format!(
+            "access_log %prefix%/access.log all;
+             location / {{
+                 docker_follow_redirect on private={network};
+                 docker_fallback https://{FIRST}/{SECRET}/path;
+                 proxy_pass https://{REGISTRY};
+             }}",
+            network = hub.network()
+        ))
+        .start();
+    let mut troubles: Vec<Trouble> =
+        [200, 404, 503].map(|status| fault("a status", FIRST, Fault::Status(status))).into();
+    for location in ["elsewhere?query", "/5ecret/other", "https://first.example/5ecret/z", ":"] {
+        troubles.push(fault("a redirect", FIRST, Fault::redirect(307, location)));
+    }
+    troubles.extend(errors(FIRST));
+    troubles.extend(silences(FIRST));
+    for (name, cause) in troubles {
+        cause(&hub);
+        let answer = get(&nginx.url(PATH)).send();
+        assert!(!format!("{answer:?}").contains(SECRET), "{name}: {answer:?}");
+        assert!(!answer.text().contains(SECRET), "{name}: {}", answer.text());
+        if hub.counts(FIRST).requests > 0 {
+            assert!(hub.last_request(FIRST).uri.contains(SECRET), "{name}");
+        }
+        recover(&hub, FIRST);
+        hub.on(REGISTRY, "/", Fault::TooManyRequests);
+    }
+    let (errors, accesses) = (nginx.errors(), nginx.accesses());
+    assert!(errors.contains("falling back"), "{errors}");
+    assert!(!errors.contains(SECRET), "{errors}");
+    assert!(!accesses.contains(SECRET), "{accesses}");
+}
+
+#[test]
+fn the_access_log_tells_every_attempt() {
+    let hub = hub_with(Fault::TooManyRequests);
+    hub.on(FIRST, "/", Fault::Status(404));
+    let nginx = mirror(&hub)
+        .http(
+            "log_format facts '$request_method $status [$upstream_status] [$docker_fallback] \
+             [$docker_origin_host] [$docker_redirects]';",
+        )
+        .server(&format!(
+            "access_log %prefix%/access.log facts;
+             location / {{ {} proxy_pass https://{REGISTRY}; }}
+             location /static {{ return 204; }}",
+            chain_of_two()
+        ))
+        .start();
+    let mut want = String::new();
+    let mut expect = |line: &str| {
+        want.push_str(line);
+        want.push('\n');
+        wait_for("a line of the access log", || {
+            nginx.accesses().lines().count() == want.lines().count()
+        });
+        assert_eq!(nginx.accesses(), want);
+    };
+
+    let _ = get(&nginx.url(PATH)).send();
+    expect("GET 200 [429 : 404 : 200] [https://second.example] [second.example] [0]");
+    hub.refuse(REGISTRY);
+    let _ = head(&nginx.url(PATH)).send();
+    expect("HEAD 200 [502 : 404 : 200] [https://second.example] [second.example] [0]");
+    hub.on(SECOND, "/", Fault::Status(500));
+    let _ = get(&nginx.url(PATH)).send();
+    expect("GET 502 [502 : 404 : 500] [] [registry-1.docker.io] [0]");
+    hub.accept(REGISTRY);
+    let _ = get(&nginx.url(PATH)).send();
+    expect("GET 429 [429 : 404 : 500] [] [registry-1.docker.io] [0]");
+    hub.off(REGISTRY);
+    let _ = get(&nginx.url(PATH)).send();
+    expect("GET 200 [200] [] [registry-1.docker.io] [0]");
+    let _ = get(&nginx.url("/static")).send();
+    expect("GET 204 [-] [] [-] [0]");
+}
+
+// Locations.
+
+#[test]
+fn every_kind_of_location_falls_back() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "location /v2/outer/ {{
+                 docker_fallback https://{FIRST};
+                 proxy_pass https://{REGISTRY}/v2/library/;
+                 location /v2/outer/inner/ {{ proxy_pass https://{REGISTRY}/v2/library/; }}
+                 location ~ ^/v2/outer/regex/(.*) {{ proxy_pass https://{REGISTRY}/v2/library/$1; }}
+                 location /v2/outer/own/ {{
+                     docker_fallback https://{SECOND};
+                     proxy_pass https://{REGISTRY}/v2/library/;
+                 }}
+                 location /v2/outer/off/ {{
+                     docker_fallback off;
+                     proxy_pass https://{REGISTRY}/v2/library/;
+                 }}
+             }}
+             location /v2/library/ {{
+                 docker_fallback https://{FIRST};
+                 if ($arg_if = same) {{ proxy_pass https://{REGISTRY}; }}
+                 if ($arg_if = header) {{ add_header X-If yes; }}
+                 limit_except GET HEAD {{ deny all; }}
+                 proxy_pass https://{REGISTRY};
+             }}"
+        ))
+        .start();
+    let rows = [
+        ("/v2/outer/x/manifests/latest", Some(FIRST)),
+        ("/v2/outer/inner/x/manifests/latest", Some(FIRST)),
+        ("/v2/outer/regex/x/manifests/latest", Some(FIRST)),
+        ("/v2/outer/own/x/manifests/latest", Some(SECOND)),
+        ("/v2/outer/off/x/manifests/latest", None),
+        ("/v2/library/x/manifests/latest", Some(FIRST)),
+        ("/v2/library/x/manifests/latest?if=same", Some(FIRST)),
+        ("/v2/library/x/manifests/latest?if=header", Some(FIRST)),
+    ];
+    // An answer, and a failure that nginx makes a 502 of.
+    for refused in [false, true] {
+        if refused {
+            hub.refuse(REGISTRY);
+        }
+        for (path, want) in rows {
+            for ask in [get(&nginx.url(path)), head(&nginx.url(path))] {
+                let answer = ask.send();
+                assert_eq!(served_by(&answer), want, "{path}, refused: {refused}");
+                let status = if refused { 502 } else { 429 };
+                assert_eq!(answer.status, want.map_or(status, |_| 200), "{path}");
+            }
+        }
+        assert_eq!(request("DELETE", &nginx.url("/v2/library/x")).send().status, 403);
+    }
+}
+
+#[test]
+fn an_inherited_fallback_is_for_the_registrys_api_only() {
+    let hub = hub();
+    hub.refuse(REGISTRY);
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "docker_fallback https://{FIRST};
+             location / {{ proxy_pass https://{REGISTRY}; }}
+             location /as/api/ {{ proxy_pass https://{REGISTRY}/v2/library/; }}
+             location /v2/as/page/ {{ proxy_pass https://{REGISTRY}/page/; }}
+             location /own/ {{ docker_fallback https://{FIRST}; proxy_pass https://{REGISTRY}/; }}"
+        ))
+        .start();
+    let rows = [
+        (PATH, true),
+        ("/page", false),
+        ("/v2", false),
+        ("/v2/", true),
+        ("/as/api/x/manifests/latest", true),
+        ("/v2/as/page/x", false),
+        ("/own/page", true),
+        ("/token?service=registry.docker.io", false),
+    ];
+    for (path, falls_back) in rows {
+        hub.forget();
+        let answer = get(&nginx.url(path)).send();
+        assert_eq!(hub.counts(FIRST).requests, u64::from(falls_back), "{path}");
+        if !falls_back {
+            assert_eq!(answer.status, 502, "{path}");
+        }
+    }
+}
+
+// Clients that leave.
+
+#[test]
+fn a_client_that_leaves_ends_the_search() {
+    let hub = hub_with(Fault::TooManyRequests);
+    hub.resolve("silent.example", Dns::Silence);
+    hub.on(FIRST, "/", Fault::Stall);
+    let nginx = mirror(&hub)
+        .http("proxy_read_timeout 20s;".replace("proxy_read_timeout", "send_timeout").as_str())
+        .server(&format!(
+            "proxy_read_timeout 20s;
+             location / {{ {} proxy_pass https://{REGISTRY}; }}
+             location /v2/silent/ {{
+                 docker_fallback https://silent.example https://{SECOND};
+                 proxy_pass https://{REGISTRY};
+             }}",
+            chain_of_two()
+        ))
+        .start();
+
+    let mut client = Connection::open(&get(&nginx.url(PATH))).unwrap();
+    client.start(&get(&nginx.url(PATH))).unwrap();
+    wait_for("the target to be asked", || hub.counts(FIRST).requests == 1);
+    client.reset();
+    wait_for("the target to be left", || hub.counts(FIRST).open == 0);
+
+    let path = nginx.url("/v2/silent/x");
+    let mut client = Connection::open(&get(&path)).unwrap();
+    client.start(&get(&path)).unwrap();
+    wait_for("the name to be asked for", || hub.queries("silent.example") > 0);
+    client.reset();
+    nginx.wait_for_log("prematurely closed connection");
+    wait_for("both requests to be logged", || nginx.accesses().lines().count() == 2);
+    assert!(nginx.accesses().lines().all(|line| line.contains(" 499 ")), "{}", nginx.accesses());
+    assert_eq!(hub.counts(SECOND).requests, 0);
 }
