@@ -130,10 +130,11 @@ pub(crate) fn add_ways(cf: Conf, place: Place, number: usize) -> Result<(), Refu
         follow.is_follow = true;
     }
     if conf.has_fallback() {
-        // 502 and 504 are nginx's own; the others come here where the user has upstream's errors
-        // intercepted.
+        // 502 and 504 are nginx's own; the others come here where the user has them intercepted.
         let mut statuses = vec![502, 504];
-        statuses.extend(conf.conditions().statuses().filter(|status| ![502, 504].contains(status)));
+        let intercepted =
+            |status: &u16| ![502, 504].contains(status) && twin.has_error_page(*status);
+        statuses.extend(conf.conditions().statuses().filter(intercepted));
         cf.prepend_error_pages(place.location, &statuses, &name)?;
     }
     conf.ways = Some(ways);
@@ -639,7 +640,9 @@ fn gave_up(
     };
     let failure = failure.map(|failure| format!("{}: {}", asked(&ctx), failure.as_str()));
     let step = step(r, conf, &ctx, &uri, outcome);
-    if step == Step::Answer && ctx.destination.is_none() {
+    // Upstream's own answer is intercepted where the user has a page for it, or for our sake alone.
+    let is_passed = u.status() == status && !ways.twin.has_error_page(status);
+    if step == Step::Answer && ctx.destination.is_none() && !is_passed {
         return Err(give_up(r, ways, status));
     }
     if ctx.target == 0 && u.status() == status {
