@@ -2,13 +2,24 @@
 //! that could tell who the client is, whatever its lines are.
 #![no_main]
 
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use rules::cdn_loop;
 use rules::location::{Scheme, Url};
 use rules::request::{Carry, Head, head};
 
-fuzz_target!(|input: (&str, &str, &str, Option<&[u8]>, Vec<(&[u8], &[u8])>, &[u8])| {
-    let (method, host, uri, authorization, lines, received) = input;
+#[derive(Arbitrary, Debug)]
+struct Input<'a> {
+    method: &'a str,
+    host: &'a str,
+    uri: &'a str,
+    authorization: Option<&'a [u8]>,
+    lines: Vec<(&'a [u8], &'a [u8])>,
+    received: &'a [u8],
+}
+
+fuzz_target!(|input: Input<'_>| {
+    let Input { method, host, uri, authorization, lines, received } = input;
     if !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase()) {
         let url =
             Url { scheme: Scheme::Https, host: host.to_owned(), port: 443, uri: format!("/{uri}") };
