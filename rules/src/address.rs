@@ -154,11 +154,10 @@ impl FromStr for Cidr {
             return Err(CidrError::HostBits);
         }
 
-        let mapped_in = u128::BITS - u32::BITS;
-        Ok(match address.to_canonical() {
-            network @ IpAddr::V4(_) if address.is_ipv6() && prefix >= mapped_in => {
-                Self { network, prefix: prefix - mapped_in }
-            }
+        // An IPv4-mapped network holds the IPv4 network behind its first 96 bits; an IPv4 prefix
+        // is never that long.
+        Ok(match (address.to_canonical(), prefix.checked_sub(u128::BITS - u32::BITS)) {
+            (network @ IpAddr::V4(_), Some(prefix)) => Self { network, prefix },
             _ => Self { network: address, prefix },
         })
     }
@@ -309,6 +308,7 @@ mod tests {
             ("IPv6 prefix too long", "::/129", CidrError::Prefix),
             ("prefix far too long", "::/99999999999", CidrError::Prefix),
             ("prefix with sign", "10.0.0.0/+8", CidrError::Prefix),
+            ("prefix of many digits", "10.0.0.0/0008", CidrError::Prefix),
             ("netmask", "10.0.0.0/255.0.0.0", CidrError::Prefix),
             ("two prefixes", "10.0.0.0/8/8", CidrError::Prefix),
             ("bits behind the prefix", "10.0.0.1/8", CidrError::HostBits),

@@ -39,10 +39,7 @@ impl<'a> Authority<'a> {
         }
 
         let (host, rest) = match text.find(']') {
-            Some(end) if text.starts_with('[') => {
-                text.split_at_checked(end + 1).ok_or(AuthorityError::Host)?
-            }
-            Some(_) => return Err(AuthorityError::Host),
+            Some(end) => text.split_at_checked(end + 1).unwrap_or_default(),
             None => text.split_at_checked(text.find(':').unwrap_or(text.len())).unwrap_or_default(),
         };
         if !is_host(host) {

@@ -33,8 +33,8 @@ mod tests {
 
     #[test]
     fn an_id_is_stable_and_differs_by_host_and_prefix() {
-        // The hash of a zero byte alone, by the definition of FNV-1a.
-        assert_eq!(id(b"", b""), "docker-mirror-af63bd4c8601b7df");
+        // FNV-1a of "mirror\0/etc/nginx", by another implementation.
+        assert_eq!(id(b"mirror", b"/etc/nginx"), "docker-mirror-6a759c2447b0f278");
         assert_eq!(id(b"a", b"/etc/nginx"), id(b"a", b"/etc/nginx"));
 
         let ids = [
