@@ -1,0 +1,148 @@
+//! The documents say what the program does: their examples are loaded by tests, and their log lines
+//! stand in the code.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so and stops"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rules::directive::Keepalive;
+
+const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
+const DIRECTIVES: &str = "docs/directives.md";
+
+/// What stands for something else in the log lines of the documents.
+const PLACEHOLDERS: [&str; 10] =
+    ["HOST", "K", "M", "N", "OUTCOME", "REASON", "STATUS", "URL", "VALUE", "WHAT"];
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The files below a directory whose names end in `extension`.
+fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|e| e == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The text of the code blocks of a language.
+fn blocks<'d>(document: &'d str, language: &str) -> Vec<&'d str> {
+    let start = format!("```{language}\n");
+    document.split(&start).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+/// What stands between backticks in a line.
+fn code_spans(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+/// The constant parts of a log line.
+fn fragments(line: &str) -> Vec<String> {
+    let mut fragments = vec![String::new()];
+    for word in line.split_inclusive(|char: char| !char.is_ascii_alphabetic()) {
+        let letters = word.trim_end_matches(|char: char| !char.is_ascii_alphabetic());
+        if PLACEHOLDERS.contains(&letters) {
+            fragments.push(word.strip_prefix(letters).unwrap().to_owned());
+        } else {
+            fragments.last_mut().unwrap().push_str(word);
+        }
+    }
+    // The cause of an error is a text of its own, behind a comma; a number may be a constant's.
+    let parts = fragments.iter().flat_map(|fragment| fragment.split(", "));
+    parts
+        .map(|part| part.trim_matches(|char: char| !char.is_ascii_alphabetic()).to_owned())
+        .filter(|part| !part.is_empty())
+        .collect()
+}
+
+/// The source, with string literals as they print: no escaped quotes, no line ends.
+fn source() -> String {
+    let mut source = String::new();
+    for path in files("src", "rs").into_iter().chain(files("rules/src", "rs")) {
+        source.push_str(&read(path));
+    }
+    let mut joined = String::new();
+    let mut rest = source.as_str();
+    while let Some((before, after)) = rest.split_once("\\\n") {
+        joined.push_str(before);
+        rest = after.trim_start();
+    }
+    joined.push_str(rest);
+    joined.replace("\\\"", "\"")
+}
+
+#[test]
+fn every_nginx_example_of_the_readmes_is_part_of_a_whole_one() {
+    let wholes: Vec<String> = files("nginx-conf", "conf").iter().map(read).collect();
+    for readme in READMES {
+        let document = read(readme);
+        let examples = blocks(&document, "nginx");
+        assert!(!examples.is_empty(), "{readme}");
+        for example in examples {
+            assert!(wholes.iter().any(|whole| whole.contains(example)), "{readme}:\n{example}");
+        }
+    }
+}
+
+#[test]
+fn both_readmes_have_the_same_examples_and_reference() {
+    let [english, chinese] = READMES.map(read);
+    for language in ["nginx", "json", "toml", "yaml"] {
+        assert_eq!(blocks(&english, language), blocks(&chinese, language), "{language}");
+    }
+    let reference = |document: &str| -> Vec<String> {
+        let rows = document.lines().filter(|line| line.starts_with("| [`docker_"));
+        rows.map(str::to_owned).collect()
+    };
+    assert_eq!(reference(&english), reference(&chinese));
+}
+
+#[test]
+fn every_log_line_of_the_documents_stands_in_the_source() {
+    let source = source();
+    let document = read(DIRECTIVES);
+    let levels = ["info", "warn", "error", "emerg"];
+    let mut checked = 0;
+    for row in document.lines().filter(|line| line.starts_with("| ")) {
+        let mut cells = row.trim_matches('|').split(" | ").map(str::trim);
+        let first = cells.next().unwrap();
+        // A table of levels and lines, or of reasons.
+        let line = if levels.contains(&first) { cells.next().unwrap() } else { first };
+        for span in code_spans(line) {
+            for fragment in fragments(span) {
+                assert!(source.contains(&fragment), "\"{fragment}\" of `{span}`");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 20, "only {checked} were found");
+}
+
+#[test]
+fn the_default_of_docker_keepalive_is_the_documented_one() {
+    let Keepalive { connections, timeout, requests, time } = Keepalive::default();
+    let (timeout, time) = (timeout / 1000, time / 3_600_000);
+    let reference = format!(
+        "`docker_keepalive {connections} timeout={timeout}s requests={requests} time={time}h;`"
+    );
+    assert!(read(DIRECTIVES).contains(&reference), "{reference}");
+    for readme in READMES {
+        assert!(read(readme).contains(&format!("| `{connections}` | http |")), "{readme}");
+    }
+}
