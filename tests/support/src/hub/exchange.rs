@@ -127,6 +127,9 @@ pub enum Step {
     Wait(Duration),
     /// Sends nothing more until the peer is gone.
     Stall,
+    /// Sends a record that is TLS's own: `key_update` (RFC 8446, section 4.6.3). Nothing without
+    /// TLS 1.3.
+    KeyUpdate,
     /// Ends the connection.
     End(End),
 }

@@ -147,6 +147,7 @@ async fn serve(
                     connection.until_gone().await;
                     return Ok(());
                 }
+                Step::KeyUpdate => connection.update_keys().await?,
                 Step::End(end) => return connection.end(end).await,
             }
         }
@@ -229,6 +230,14 @@ impl Connection {
     /// Reads until the peer has closed.
     async fn until_gone(&mut self) {
         while self.buffer.len() <= HEAD_LIMIT && matches!(self.more().await, Ok(true)) {}
+    }
+
+    async fn update_keys(&mut self) -> io::Result<()> {
+        if let Stream::Tls(stream) = &mut self.stream {
+            // An error says that it is no TLS 1.3, which has none of this.
+            let _ = stream.get_mut().1.refresh_traffic_keys();
+        }
+        self.stream.flush().await
     }
 
     async fn end(mut self, end: End) -> io::Result<()> {
