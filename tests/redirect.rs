@@ -1551,6 +1551,29 @@ fn a_kept_connection_that_has_ended_costs_no_request() {
 }
 
 #[test]
+fn records_of_tls_itself_do_not_end_an_idle_connection() {
+    let hub = start_hub();
+    let nginx = start(&hub, "");
+    lead(&hub, format!("https://{CDN}/x"));
+    let pause = Duration::from_millis(30);
+    let steps = vec![
+        Step::send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"),
+        Step::Wait(pause),
+        Step::KeyUpdate,
+        Step::Wait(pause),
+        Step::KeyUpdate,
+    ];
+    hub.on(CDN, "/", Fault::Answer(Reply::Raw(steps)));
+    for _ in 0..5 {
+        let answer = get(&nginx.url("/v2/x")).send();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "fine"), "{}", nginx.errors());
+        std::thread::sleep(3 * pause);
+    }
+    let counts = hub.counts(CDN);
+    assert_eq!((counts.connections, counts.open, counts.requests), (1, 1, 5));
+}
+
+#[test]
 fn a_worker_that_ends_closes_its_idle_connections() {
     let hub = start_hub();
     let nginx = start(&hub, "");
@@ -1692,4 +1715,380 @@ fn literal_addresses_of_both_families_are_asked() {
         assert_eq!(answer.text(), format!("{CDN} GET /x\n"), "{name}: {}", nginx.errors());
         assert_eq!(hub.last_request(CDN).header("host"), Some(host.as_str()), "{name}");
     }
+}
+
+// ---- Names
+
+#[test]
+fn aliases_are_followed_and_truncated_answers_asked_by_tcp() {
+    let hub = start_hub();
+    let nginx = start(&hub, "");
+    let address = hub.address(CDN);
+    hub.resolve("a.example", Dns::Alias("b.example".to_owned()));
+    hub.resolve("b.example", Dns::Alias("c.example".to_owned()));
+    hub.resolve("c.example", Dns::Addresses(vec![address.into()]));
+    hub.resolve("big.example", Dns::Truncated(vec![address.into()]));
+    for name in ["a.example", "big.example"] {
+        lead(&hub, format!("https://{name}/x"));
+        // The certificate is for another name: that it is looked at shows that the name was found.
+        let answer = get(&nginx.url("/v2/x")).send();
+        let want = format!("{name}: certificate not valid for this host");
+        assert_eq!(message(&answer, name), want);
+    }
+}
+
+#[test]
+fn a_name_is_asked_for_again_when_its_time_to_live_is_over() {
+    let hub = start_hub();
+    let nginx = start(&hub, "");
+    let address = hub.address(CDN);
+    hub.resolve_for("short.example", Dns::Addresses(vec![address.into()]), 1);
+    let ask = |name: &str| {
+        lead(&hub, format!("https://{name}/x"));
+        let _ = get(&nginx.url("/v2/x")).send();
+        hub.queries(name)
+    };
+    // A and AAAA.
+    assert_eq!((ask(CDN), ask("short.example")), (2, 2));
+    assert_eq!((ask(CDN), ask("short.example")), (2, 2));
+    let mut asked = 0;
+    wait_for("another question", || {
+        std::thread::sleep(Duration::from_millis(200));
+        asked = ask("short.example");
+        asked > 2
+    });
+    assert_eq!((ask(CDN), asked), (2, 4));
+}
+
+#[test]
+fn the_resolver_of_the_location_is_asked() {
+    let hub = start_hub();
+    let resolver = format!("resolver {};", hub.resolver());
+    let conf = hub.http_conf().replace(&resolver, "resolver 127.0.0.1:1; resolver_timeout 1s;");
+    let location = format!("{{ {resolver} proxy_pass https://{REGISTRY}; }}");
+    let nginx = Nginx::builder()
+        .http(&conf)
+        .server(&format!("{} location /v2/location/ {location}", server(&hub, "")))
+        .server(&format!("{resolver} {}", server(&hub, "")))
+        .start();
+    lead(&hub, format!("https://{CDN}/x"));
+    assert_eq!(get(&nginx.url_of(0, "/v2/location/x")).send().status, 200, "{}", nginx.errors());
+    assert_eq!(get(&nginx.url_of(1, "/v2/x")).send().status, 200, "{}", nginx.errors());
+    let answer = get(&nginx.url_of(0, "/v2/x")).send();
+    assert!(message(&answer, "http").contains("could not be resolved"), "{}", answer.text());
+}
+
+/// The mount namespace of this test has a `resolv.conf` of its own.
+#[test]
+fn without_a_resolver_the_name_servers_of_resolv_conf_are_asked() {
+    const FILE: &str = "TEST_RESOLV_CONF";
+    const NAME: &str = "without_a_resolver_the_name_servers_of_resolv_conf_are_asked";
+    let Some(file) = std::env::var_os(FILE) else {
+        let file = std::env::temp_dir().join(format!("resolv-{}.conf", std::process::id()));
+        std::fs::write(&file, "nameserver 127.0.0.1\n").unwrap();
+        let status = std::process::Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c"])
+            .arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"")
+            .arg(&file)
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture"])
+            .env(FILE, &file)
+            .status();
+        std::fs::remove_file(&file).unwrap();
+        assert!(status.unwrap().success());
+        return;
+    };
+
+    let hub = start_hub();
+    let resolver = format!("resolver {};", hub.resolver());
+    let conf = hub.http_conf().replace(&resolver, "");
+    // Written in place: the file is mounted.
+    let server_line = hub.resolver();
+    let address = server_line.split(':').next().unwrap();
+    std::fs::write(file, format!("# comment\nsearch example\nnameserver {address}\n")).unwrap();
+    let nginx = Nginx::builder().http(&conf).server(&server(&hub, "")).start();
+    lead(&hub, format!("https://{CDN}/x"));
+    let answer = get(&nginx.url("/v2/x")).send();
+    assert_eq!(answer.status, 200, "{}: {}", answer.text(), nginx.errors());
+    assert_eq!(hub.queries(CDN), 2);
+}
+
+// ---- Clients that leave
+
+type Phase = (&'static str, fn(&Hub), fn(&Hub) -> bool);
+
+/// How to hold a request, and how to know that it is held.
+const PHASES: [Phase; 6] = [
+    (
+        "before the registry answers",
+        |hub| hub.on(REGISTRY, "/v2/", Fault::Stall),
+        |hub| hub.counts(REGISTRY).requests > 0,
+    ),
+    (
+        "before the name is resolved",
+        |hub| hub.resolve(CDN, Dns::Silence),
+        |hub| hub.queries(CDN) > 0,
+    ),
+    (
+        "while connecting",
+        |hub| hub.blackhole(CDN),
+        |hub| {
+            std::thread::sleep(Duration::from_millis(100));
+            hub.counts(REGISTRY).requests > 0
+        },
+    ),
+    ("in the TLS handshake", |hub| hub.mute(CDN), |hub| hub.counts(CDN).connections > 0),
+    ("before the header", |hub| hub.on(CDN, "/", Fault::Stall), |hub| hub.counts(CDN).requests > 0),
+    (
+        "within the body",
+        |hub| {
+            let body = Response::text(200, "b".repeat(100_000)).shape(Shape::StallBody(50_000));
+            hub.on(CDN, "/", Fault::Answer(body.into()));
+        },
+        |hub| hub.counts(CDN).requests > 0,
+    ),
+];
+
+fn leaves(&(name, hold, is_held): &Phase, http2: bool, reset: bool) {
+    let hub = start_hub();
+    let own = server(&hub, "");
+    let nginx = mirror(&hub).server(&own).h2c_server(&own).start();
+    lead(&hub, format!("https://{CDN}/x"));
+    hold(&hub);
+    let name = format!("{name}, HTTP/2: {http2}, reset: {reset}");
+
+    let workers = nginx.workers();
+    if http2 {
+        let request = get(&nginx.url_of(1, "/v2/x")).http2().patience(Duration::from_millis(500));
+        assert!(request.try_send().is_err(), "{name}");
+        assert!(is_held(&hub), "{name}");
+    } else {
+        let request = get(&nginx.url("/v2/x"));
+        let mut connection = Connection::open(&request).unwrap();
+        connection.start(&request).unwrap();
+        wait_for(&name, || is_held(&hub));
+        if reset {
+            connection.reset();
+        }
+    }
+    wait_for(&format!("the access log, {name}"), || nginx.accesses().lines().count() == 1);
+    let log = nginx.accesses();
+    let is_body = name.starts_with("within the body");
+    assert!(log.contains(if is_body { " 200 " } else { " 499 " }), "{name}: {log}");
+    wait_for(&format!("the CDN's connection to close, {name}"), || hub.counts(CDN).open == 0);
+
+    hub.accept(CDN);
+    hub.off(CDN);
+    hub.off(REGISTRY);
+    // The name that is not resolved yet is still being asked for.
+    lead(&hub, format!("https://{OTHER}/x"));
+    assert_eq!(get(&nginx.url("/v2/x")).send().status, 200, "{name}");
+    assert_eq!(nginx.workers(), workers, "{name}");
+}
+
+#[test]
+fn a_client_may_leave_in_every_phase() {
+    std::thread::scope(|scope| {
+        for (http2, reset) in [(false, false), (false, true), (true, false)] {
+            scope.spawn(move || PHASES.iter().for_each(|phase| leaves(phase, http2, reset)));
+        }
+    });
+}
+
+#[test]
+fn a_name_that_is_resolved_after_the_client_has_left_does_no_harm() {
+    let hub = start_hub();
+    let conf = hub.http_conf() + "resolver_timeout 1s;";
+    let nginx = Nginx::builder().http(&conf).server(&server(&hub, "")).start();
+    hub.resolve(CDN, Dns::Silence);
+    lead(&hub, format!("https://{CDN}/x"));
+    let request = get(&nginx.url("/v2/x"));
+    let mut leaving = Connection::open(&request).unwrap();
+    leaving.start(&request).unwrap();
+    wait_for("the question", || hub.queries(CDN) > 0);
+    let mut staying = Connection::open(&request).unwrap();
+    staying.start(&request).unwrap();
+    drop(leaving);
+    wait_for("the access log", || nginx.accesses().contains(" 499 "));
+    let answer = staying.answer("GET").unwrap();
+    assert!(message(&answer, "staying").contains("could not be resolved"), "{}", answer.text());
+}
+
+// ---- What is logged
+
+#[test]
+fn variables_say_who_answered_and_how_many_redirects_were_followed() {
+    let hub = start_hub();
+    let format = "log_format own '$uri host=$docker_origin_host redirects=$docker_redirects \
+                  fallback=$docker_fallback status=$status upstream=$upstream_status';";
+    let nginx = mirror(&hub)
+        .http(format)
+        .server(&format!(
+            "access_log %prefix%/access.log own;
+             location = /none {{ return 200; }}
+             location = /static {{ root %prefix%; }}
+             {}",
+            server(&hub, "")
+        ))
+        .start();
+    hub.on(REGISTRY, "/v2/plain", Fault::Answer(Response::text(200, "plain").into()));
+    let to = |path: &str, location: String| hub.on(REGISTRY, path, Fault::redirect(302, location));
+    to("/v2/one", format!("https://{CDN}/x"));
+    to("/v2/port", format!("https://{CDN}:8443/x"));
+    hub.listen(CDN, 8443, true);
+    to("/v2/relative", "/v2/plain".to_owned());
+    to("/v2/refused", format!("http://{CDN}/x"));
+    to("/v2/dead", format!("https://{}.250/x", network(&hub)));
+    to("/v2/unknown", "https://nowhere.example/x".to_owned());
+    let chain = hub.chain(&[REGISTRY, CDN, OTHER], 3, 307, &format!("https://{CDN}/x"));
+    let cases = [
+        ("/none", "- redirects=0", "200 upstream=-"),
+        ("/static", "- redirects=0", "404 upstream=-"),
+        ("/v2/plain", "registry-1.docker.io redirects=0", "200 upstream=200"),
+        ("/v2/one", "cdn.example redirects=1", "200 upstream=302 : 200"),
+        ("/v2/port", "cdn.example redirects=1", "200 upstream=302 : 200"),
+        ("/v2/relative", "registry-1.docker.io redirects=1", "200 upstream=302 : 200"),
+        (&chain, "cdn.example redirects=3", "200 upstream=307 : 307 : 307 : 200"),
+        ("/v2/refused", "registry-1.docker.io redirects=0", "502 upstream=302"),
+        ("/v2/dead", "registry-1.docker.io redirects=1", "502 upstream=302 : 502"),
+        ("/v2/unknown", "registry-1.docker.io redirects=1", "502 upstream=302, 502"),
+    ];
+    for (number, (target, host, status)) in cases.into_iter().enumerate() {
+        let _ = get(&nginx.url(target)).send();
+        wait_for("the access log", || nginx.accesses().lines().count() > number);
+        let want = format!("{target} host={host} fallback= status={status}");
+        let log = nginx.accesses();
+        assert_eq!(log.lines().last(), Some(want.as_str()), "{}", nginx.errors());
+    }
+}
+
+fn network(hub: &Hub) -> String {
+    hub.address(CDN).to_string().rsplit_once('.').unwrap().0.to_owned()
+}
+
+#[test]
+fn no_query_no_token_and_no_password_is_logged() {
+    let hub = start_hub();
+    let nginx = mirror(&hub).http(IMPATIENT).server(&server(&hub, "hops=2")).start();
+    let befallen: [(&str, fn(&Hub)); 12] = [
+        ("nothing", |_| {}),
+        ("403", |hub| hub.on(CDN, "/", Fault::Status(403))),
+        ("closed", |hub| hub.on(CDN, "/", Fault::Close(End::Close))),
+        ("cut", |hub| hub.on(CDN, "/", Fault::Shape(Shape::CutBody(3, End::Close)))),
+        ("stalled body", |hub| hub.on(CDN, "/", Fault::Shape(Shape::StallBody(3)))),
+        ("no answer", |hub| hub.on(CDN, "/", Fault::Stall)),
+        ("invalid header", |hub| hub.on(CDN, "/", Fault::raw("HTTP/1.1 200 OK\r\nx\r\n\r\n"))),
+        ("wrong certificate", |hub| {
+            hub.certificate(CDN, Certificate::WrongName);
+            hub.disconnect(CDN);
+        }),
+        ("a further redirect", |hub| {
+            hub.certificate(CDN, Certificate::Good);
+            hub.on(CDN, "/", Fault::redirect(302, "/y?SECRET-again"));
+        }),
+        ("a password", |hub| {
+            lead(hub, "https://user:SECRET-password@cdn.example/x?SECRET-signature");
+        }),
+        ("downgrade", |hub| lead(hub, "http://cdn.example/x?SECRET-signature")),
+        ("garbage", |hub| lead(hub, "https://cdn.example/x?SECRET-sign ature")),
+    ];
+    lead(&hub, format!("https://{CDN}/x?SECRET-signature"));
+    for (name, befall) in befallen.into_iter().chain([
+        ("refused", (|hub| hub.refuse(CDN)) as fn(&Hub)),
+        ("unknown name", |hub| lead(hub, "https://nowhere.example/x?SECRET-signature")),
+        ("inside", |hub| lead(hub, "https://10.0.0.1/x?SECRET-signature")),
+    ]) {
+        hub.off(CDN);
+        befall(&hub);
+        let request = get(&nginx.url("/v2/x")).bearer("SECRET-token");
+        let answer = request.header("Cookie", "a=SECRET-cookie").try_send();
+        if let Ok(answer) = answer {
+            let text = answer.text();
+            assert!(name == "nothing" || !text.contains("SECRET"), "{name}: {text}");
+        }
+        let log = nginx.errors() + &nginx.accesses();
+        let line = log.lines().find(|line| line.contains("SECRET"));
+        assert_eq!(line, None, "{name}");
+    }
+    assert!(nginx.errors().contains("/x\""), "URLs are logged all the same: {}", nginx.errors());
+}
+
+// ---- Where the directive acts
+
+#[test]
+fn what_a_location_inherits_acts_on_the_registrys_api_alone() {
+    let hub = start_hub();
+    let to = format!("https://{CDN}/end");
+    hub.on(REGISTRY, "/", Fault::redirect(302, &to));
+    let follow = follow(&hub, "");
+    let pass = format!("proxy_pass https://{REGISTRY};");
+    let body = format!(
+        "location / {{ {pass} }}
+         location /mapped/ {{ proxy_pass https://{REGISTRY}/v2/; }}
+         location /rewritten/ {{ rewrite ^/rewritten/(.*) /v2/$1 break; {pass} }}
+         location /v2/web/ {{ proxy_pass https://{REGISTRY}/web/; }}
+         location /v2/off/ {{ docker_follow_redirect off; {pass}
+             location /v2/off/nested/ {{ {pass} }}
+         }}
+         location /own/ {{ {follow} {pass}
+             location /own/nested/ {{ {pass} }}
+             location /own/nested/v2/ {{ rewrite ^/own/nested(.*) $1 break; {pass} }}
+         }}
+         location /if/ {{ {follow} if ($arg_if) {{ add_header X-If 1 always; }} {pass} }}
+         location /inherited-if/ {{ if ($arg_if) {{ add_header X-If 1 always; }} {pass} }}
+         location /except/ {{ {follow} limit_except POST {{ allow all; }} {pass} }}"
+    );
+    let nginx = mirror(&hub)
+        .http(&follow)
+        .server(&body)
+        .server(&format!("{follow} {body}"))
+        .server(&format!("docker_follow_redirect off; {body}"))
+        .start();
+    // Followed under: http, server, off in the server.
+    let cases = [
+        ("/", [false, false, false]),
+        ("/web/page", [false, false, false]),
+        ("/v1/search", [false, false, false]),
+        ("/v2", [false, false, false]),
+        ("/v2x/", [false, false, false]),
+        ("/v2/", [true, true, false]),
+        ("/v2/x", [true, true, false]),
+        ("/v2/x?a=b", [true, true, false]),
+        ("/mapped/x", [true, true, false]),
+        ("/rewritten/x", [true, true, false]),
+        ("/v2/web/x", [false, false, false]),
+        ("/v2/off/x", [false, false, false]),
+        ("/v2/off/nested/x", [false, false, false]),
+        ("/own/x", [true, true, true]),
+        ("/own/nested/x", [false, false, false]),
+        ("/own/nested/v2/x", [true, true, true]),
+        ("/if/x", [true, true, true]),
+        ("/if/x?if=1", [true, true, true]),
+        ("/inherited-if/x?if=1", [false, false, false]),
+        ("/except/x", [true, true, true]),
+    ];
+
+    for (target, followed) in cases {
+        for (server, followed) in followed.into_iter().enumerate() {
+            let answer = get(&nginx.url_of(server, target)).send();
+            let name = format!("{target}, server {server}: {}", nginx.errors());
+            if followed {
+                assert_eq!(answer.text(), format!("{CDN} GET /end\n"), "{name}");
+            } else {
+                assert_eq!(answer.status, 302, "{name}");
+                assert_eq!(answer.header("location"), Some(to.as_str()), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_the_directive_redirects_reach_the_client() {
+    let hub = start_hub();
+    let nginx =
+        mirror(&hub).server(&format!("location / {{ proxy_pass https://{REGISTRY}; }}")).start();
+    lead(&hub, format!("https://{CDN}/x"));
+    let answer = get(&nginx.url("/v2/x")).send();
+    assert_eq!(answer.status, 307);
+    assert_eq!(hub.counts(CDN).connections, 0);
 }
