@@ -12,8 +12,8 @@ use rules::location::Url;
 use rules::redirect::{Allow, Policy, Redirect};
 use rules::request::{Carry, Head};
 use rules::{
-    address, authority, body, cdn_loop, challenge, directive, error, fallback, redirect, request,
-    resolv,
+    address, answer, authority, body, cdn_loop, challenge, directive, error, fallback, redirect,
+    request, resolv,
 };
 
 const ROUNDS: usize = 101;
@@ -57,6 +57,11 @@ fn main() {
     let v6 = IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0, 0, 0, 0, 0x6810, 0x63d7));
     measure("address, IPv6", &mut || {
         black_box(address::is_special(black_box(v6)));
+    });
+    let answer = b"HTTP/1.1 307 Temporary Redirect\r\nServer: nginx\r\nContent-Length: 0\r\n\
+                   Docker-Distribution-Api-Version: registry/2.0\r\nLocation: /blobs/x\r\n\r\n";
+    measure("answer", &mut || {
+        black_box(answer::field(black_box(answer), "Location"));
     });
     measure("authority", &mut || {
         black_box(authority::is_valid(black_box(b"mirror.example.com:5000")));

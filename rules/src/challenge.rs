@@ -515,4 +515,10 @@ mod tests {
         }
         assert_eq!(rewrite_realm(b"Basic", b""), Ok(None), "a base that is not needed");
     }
+
+    #[test]
+    fn an_error_is_a_clause() {
+        let texts = [ChallengeError::Syntax(13), ChallengeError::Base].map(|e| e.to_string());
+        assert_eq!(texts, ["invalid challenge at byte 13", "invalid URL to begin the realm with"]);
+    }
 }

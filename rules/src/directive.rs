@@ -535,8 +535,11 @@ mod tests {
             assert_eq!((target.credentials, target.verify), (Credentials::None, false));
         }
 
-        let targets = fallback(&["https://a"]).unwrap().unwrap();
-        assert_eq!((targets[0].credentials, targets[0].verify), (Credentials::Bearer, true));
+        for given in ["https://a", "verify=on https://a credentials=bearer"] {
+            let targets = fallback(&args(given)).unwrap().unwrap();
+            let facts = (targets[0].credentials, targets[0].verify);
+            assert_eq!(facts, (Credentials::Bearer, true), "{given}");
+        }
     }
 
     #[test]

@@ -467,4 +467,21 @@ mod tests {
             assert_eq!(https.same_origin(&url(other)), want, "{name}");
         }
     }
+
+    #[test]
+    fn an_error_is_a_clause() {
+        let rows = [
+            (LocationError::Empty, "empty URL"),
+            (LocationError::Byte(0xc3), "byte 0xc3 in the URL"),
+            (LocationError::UserInfo, "user information in the URL"),
+            (LocationError::Scheme, "the URL is neither http nor https"),
+            (LocationError::Host, "no valid host in the URL"),
+            (LocationError::Port, "no valid port in the URL"),
+            (LocationError::TooLong, "the URL is longer than 16384 bytes"),
+        ];
+
+        for (error, want) in rows {
+            assert_eq!(error.to_string(), want);
+        }
+    }
 }
