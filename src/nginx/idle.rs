@@ -221,6 +221,12 @@ pub(super) unsafe fn save_session(c: *mut ngx_connection_t, key: &Rc<Key>, max: 
     });
 }
 
+/// Forgets the session with `key`.
+#[cfg(ngx_feature = "ssl")]
+pub(super) fn forget_session(key: &Key) {
+    WORKER.with_borrow_mut(|worker| worker.sessions.retain(|s| *s.key != *key));
+}
+
 /// # Safety
 ///
 /// `c` is an open connection with a pool.

@@ -248,7 +248,13 @@ unsafe extern "C" fn free(
             let peer = &mut *data.cast::<Peer>();
             if state & NGX_PEER_FAILED as ngx_uint_t != 0 {
                 (*pc).tries = (*pc).tries.saturating_sub(1);
-                peer.failure = Some(failure(pc, peer));
+                let failure = failure(pc, peer);
+                peer.failure = Some(failure);
+                #[cfg(ngx_feature = "ssl")]
+                if failure == Failure::Certificate {
+                    // A session remembers that its certificate was bad, after it was renewed too.
+                    idle::forget_session(&peer.key);
+                }
                 // A connection that was kept and has ended says nothing of its address.
                 if (*pc).cached() == 0 {
                     peer.next += 1;
