@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rules::directive::Keepalive;
 
 const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
-const DIRECTIVES: &str = "docs/directives.md";
+const DIRECTIVES: [&str; 2] = ["docs/directives.md", "docs/directives.zh-CN.md"];
 
 /// What stands for something else in the log lines of the documents.
 const PLACEHOLDERS: [&str; 10] =
@@ -50,6 +50,19 @@ fn blocks<'d>(document: &'d str, language: &str) -> Vec<&'d str> {
 /// What stands between backticks in a line.
 fn code_spans(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
+}
+
+/// The log lines in the tables of a document, and the reasons that they give.
+fn log_lines(document: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for row in document.lines().filter(|line| line.starts_with("| ")) {
+        let mut cells = row.trim_matches('|').split(" | ").map(str::trim);
+        let first = cells.next().unwrap();
+        let is_level = ["info", "warn", "error", "emerg"].contains(&first);
+        let cell = if is_level { cells.next().unwrap() } else { first };
+        lines.extend(code_spans(cell).map(str::to_owned));
+    }
+    lines
 }
 
 /// The constant parts of a log line.
@@ -101,37 +114,33 @@ fn every_nginx_example_of_the_readmes_is_part_of_a_whole_one() {
 }
 
 #[test]
-fn both_readmes_have_the_same_examples_and_reference() {
+fn both_languages_have_the_same_examples_reference_and_log_lines() {
     let [english, chinese] = READMES.map(read);
     for language in ["nginx", "json", "toml", "yaml"] {
         assert_eq!(blocks(&english, language), blocks(&chinese, language), "{language}");
     }
     let reference = |document: &str| -> Vec<String> {
         let rows = document.lines().filter(|line| line.starts_with("| [`docker_"));
-        rows.map(str::to_owned).collect()
+        rows.map(|row| row.replace(".zh-CN", "")).collect()
     };
     assert_eq!(reference(&english), reference(&chinese));
+
+    let [english, chinese] = DIRECTIVES.map(|path| log_lines(&read(path)));
+    assert_eq!(english, chinese);
 }
 
 #[test]
 fn every_log_line_of_the_documents_stands_in_the_source() {
     let source = source();
-    let document = read(DIRECTIVES);
-    let levels = ["info", "warn", "error", "emerg"];
-    let mut checked = 0;
-    for row in document.lines().filter(|line| line.starts_with("| ")) {
-        let mut cells = row.trim_matches('|').split(" | ").map(str::trim);
-        let first = cells.next().unwrap();
-        // A table of levels and lines, or of reasons.
-        let line = if levels.contains(&first) { cells.next().unwrap() } else { first };
-        for span in code_spans(line) {
-            for fragment in fragments(span) {
-                assert!(source.contains(&fragment), "\"{fragment}\" of `{span}`");
-                checked += 1;
+    for path in DIRECTIVES {
+        let lines = log_lines(&read(path));
+        assert!(lines.len() > 15, "{path} has {lines:?} only");
+        for line in lines {
+            for fragment in fragments(&line) {
+                assert!(source.contains(&fragment), "{path}: \"{fragment}\" of `{line}`");
             }
         }
     }
-    assert!(checked > 20, "only {checked} were found");
 }
 
 #[test]
@@ -141,7 +150,9 @@ fn the_default_of_docker_keepalive_is_the_documented_one() {
     let reference = format!(
         "`docker_keepalive {connections} timeout={timeout}s requests={requests} time={time}h;`"
     );
-    assert!(read(DIRECTIVES).contains(&reference), "{reference}");
+    for path in DIRECTIVES {
+        assert!(read(path).contains(&reference), "{path}: {reference}");
+    }
     for readme in READMES {
         assert!(read(readme).contains(&format!("| `{connections}` | http |")), "{readme}");
     }
