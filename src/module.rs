@@ -11,7 +11,7 @@ use nginx_sys::{
 use crate::conf::{self, LocConf, MainConf};
 use crate::ctx::RequestCtx;
 use crate::fallback::{Fallback, FallbackOn};
-use crate::nginx::conf::{Conf, location_command, main_command};
+use crate::nginx::conf::{Conf, REFUSED, location_command, main_command};
 use crate::nginx::request::Request;
 use crate::nginx::{AGAIN, DECLINED, ERROR, Module, OK, filter, guard, idle, peer, variable};
 use crate::origin::{self, Keepalive, Phase, Verdict};
@@ -103,7 +103,8 @@ unsafe extern "C" fn merge_loc_conf(
             unsafe { (Conf::new(cf), &*outer.cast::<LocConf>(), &mut *inner.cast::<LocConf>()) };
         match conf::merge(cf, outer, inner) {
             Ok(()) => ptr::null_mut(),
-            Err(conf::Refused) => c"is refused".as_ptr().cast_mut(),
+            // It was said why.
+            Err(conf::Refused) => REFUSED,
         }
     })
 }

@@ -72,7 +72,7 @@ const fn command<D: Directive>(levels: u32, offset: usize) -> ngx_command_t {
 }
 
 /// nginx's NGX_CONF_ERROR: a refusal whose reason is in the log already.
-const REFUSED: *mut c_char = ptr::without_provenance_mut(usize::MAX);
+pub(crate) const REFUSED: *mut c_char = ptr::without_provenance_mut(usize::MAX);
 
 unsafe extern "C" fn set<D: Directive>(
     cf: *mut ngx_conf_t,
