@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use once_cell::unsync::OnceCell;
 use rules::location::Url;
 
 use crate::nginx::resolver::Lookup;
@@ -10,7 +11,7 @@ use crate::nginx::resolver::Lookup;
 #[derive(Default)]
 pub(crate) struct RequestCtx {
     /// What the primary was asked; set when the request leaves it.
-    pub(crate) primary: Option<Primary>,
+    pub(crate) primary: OnceCell<Primary>,
     /// Who is asked: 0 is the primary, then come the fallback targets.
     pub(crate) target: usize,
     /// How many redirects were followed, all targets together.

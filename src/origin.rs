@@ -17,7 +17,7 @@ use rules::body::{Body, Framing};
 use rules::directive::{self, Keepalive as Argument};
 use rules::error::{self, Code};
 use rules::fallback::{Authorization, Outcome, Step};
-use rules::location::{Scheme, Url};
+use rules::location::{LocationError, Scheme, Url};
 use rules::redirect::Policy;
 use rules::request::{Carry, Head};
 use rules::{body, request, resolv};
@@ -241,15 +241,10 @@ fn answered(
         return Ok(Verdict::Pass);
     }
     let ctx = r.ctx_or_default::<Docker>()?;
-    {
-        let mut ctx = ctx.borrow_mut();
-        if ctx.primary.is_none() {
-            ctx.primary = primary(r, u);
-        }
-    }
-    let Some(uri) = ctx.borrow().primary.as_ref().map(|primary| primary.url.uri.clone()) else {
+    if ctx.borrow().primary.get_or_try_init(|| primary(r, u)).is_err() {
         return Ok(Verdict::Pass);
-    };
+    }
+    let uri = first_uri(&ctx.borrow());
     // The last internal redirect that nginx allows is kept for an answer of our own.
     let left = r.redirects_left();
     if left == 0 {
@@ -394,7 +389,7 @@ fn go_on(
 
 /// The host that is being asked.
 fn asked(ctx: &RequestCtx) -> String {
-    match (&ctx.destination, &ctx.primary) {
+    match (&ctx.destination, ctx.primary.get()) {
         (Some(destination), _) => destination.url.authority(),
         (None, Some(primary)) => primary.url.authority(),
         (None, None) => String::new(),
@@ -441,17 +436,22 @@ fn whole_body(u: Upstream<'_>) -> Body<'_> {
 }
 
 /// What the primary was asked, out of the bytes that nginx sent: the Host that they name stands
-/// nowhere else.
-pub(crate) fn primary(r: Request<'_>, u: Upstream<'_>) -> Option<Primary> {
-    let head = Head::parse(u.request_head());
-    let lines = match &head {
-        Some(head) => head.lines().map(|(n, v)| (n.to_vec(), v.to_vec())).collect(),
-        // HTTP/2 upstream: what the client sent is the next best.
-        None => r.request_lines().map(|(n, v)| (n.to_vec(), v.to_vec())).collect(),
+/// nowhere else. Over HTTP/2 there are no such bytes, and what the client sent is the next best.
+///
+/// # Errors
+///
+/// If the location sends a Host that is none.
+pub(crate) fn primary(r: Request<'_>, u: Upstream<'_>) -> Result<Primary, LocationError> {
+    let (host, lines) = match Head::parse(u.request_head()) {
+        Some(head) => (head.host().map(<[u8]>::to_vec), owned(head.lines())),
+        None => (None, owned(r.request_lines())),
     };
-    let host = head.as_ref().and_then(Head::host).unwrap_or_else(|| u.name());
-    let url = Url::parse(&[u.schema(), host, u.uri()].concat()).ok()?;
-    Some(Primary { url, lines })
+    let host = host.unwrap_or_else(|| u.authority());
+    Ok(Primary { url: Url::parse(&[u.schema(), &host, u.uri()].concat())?, lines })
+}
+
+fn owned<'a>(lines: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    lines.map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
 }
 
 /// The answer of `u`, to be sent later by us.
@@ -589,7 +589,7 @@ pub(crate) fn preaccess(
 }
 
 fn first_uri(ctx: &RequestCtx) -> String {
-    ctx.primary.as_ref().map(|primary| primary.url.uri.clone()).unwrap_or_default()
+    ctx.primary.get().map(|primary| primary.url.uri.clone()).unwrap_or_default()
 }
 
 /// Ends the request with `status` under the user's own `error_page`s.
@@ -625,10 +625,7 @@ fn gave_up(
 
     let mut ctx = ctx.borrow_mut();
     ctx.spent = Some(u.id());
-    if ctx.primary.is_none() {
-        ctx.primary = primary(r, u);
-    }
-    if ctx.primary.is_none() {
+    if ctx.primary.get_or_try_init(|| primary(r, u)).is_err() {
         return Err(give_up(r, ways, status));
     }
     let uri = first_uri(&ctx);
@@ -726,7 +723,7 @@ pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
     let main = r.main_conf::<Docker>();
     let ctx = r.ctx::<Docker>()?.borrow();
     let (Stage::Asking(addresses), Some(primary), Some(destination)) =
-        (&ctx.stage, &ctx.primary, &ctx.destination)
+        (&ctx.stage, ctx.primary.get(), &ctx.destination)
     else {
         return None;
     };
@@ -765,7 +762,7 @@ fn token<'r>(r: Request<'r>, ctx: &RequestCtx, addresses: &[SocketAddr]) -> Opti
     let target = LocConf::of(r).targets(&uri).get(ctx.target.checked_sub(1)?)?;
     let is_loopback = addresses.iter().all(|address| address.ip().is_loopback());
     let value = r.request_line("Authorization")?;
-    let was_passed = ctx.primary.as_ref()?.lines.iter().any(|(name, passed)| {
+    let was_passed = ctx.primary.get()?.lines.iter().any(|(name, passed)| {
         name.eq_ignore_ascii_case(b"Authorization") && passed.as_slice() == value
     });
     let is_token = fallback::authorization(r) == Authorization::Bearer;

@@ -46,7 +46,7 @@ pub(crate) fn decide(
     u: Upstream<'_>,
     looped: bool,
 ) -> Outcome {
-    let Some(primary) = &ctx.primary else { return Outcome::Pass };
+    let Some(primary) = ctx.primary.get() else { return Outcome::Pass };
     let base = ctx.destination.as_ref().map_or(&primary.url, |destination| &destination.url);
     // As it came, where that can be told: `proxy_redirect` has changed nginx's own copy.
     let location =

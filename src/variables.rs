@@ -21,7 +21,7 @@ pub(crate) static TABLE: [(&str, Getter); 6] = [
 fn origin_host(r: Request<'_>) -> Option<Vec<u8>> {
     if let Some(ctx) = r.ctx::<Docker>() {
         let ctx = ctx.borrow();
-        let primary = ctx.primary.as_ref().map(|primary| &primary.url);
+        let primary = ctx.primary.get().map(|primary| &primary.url);
         let url = match &ctx.destination {
             Some(destination) if !ctx.is_original => Some(&destination.url),
             _ => primary,
@@ -30,7 +30,7 @@ fn origin_host(r: Request<'_>) -> Option<Vec<u8>> {
             return Some(url.host.clone().into_bytes());
         }
     }
-    let primary = origin::primary(r, r.upstream()?)?;
+    let primary = origin::primary(r, r.upstream()?).ok()?;
     Some(primary.url.host.into_bytes())
 }
 
@@ -44,7 +44,7 @@ fn redirects(r: Request<'_>) -> Option<Vec<u8>> {
 fn fallback_name(r: Request<'_>) -> Option<Vec<u8>> {
     let served = r.ctx::<Docker>().and_then(|ctx| {
         let ctx = ctx.borrow();
-        let uri = &ctx.primary.as_ref()?.url.uri;
+        let uri = &ctx.primary.get()?.url.uri;
         let target = LocConf::of(r).targets(uri).get(ctx.target.checked_sub(1)?)?;
         (!ctx.is_original).then(|| fallback::name(target).into_bytes())
     });

@@ -96,18 +96,20 @@ impl<'r> Upstream<'r> {
         unsafe { bytes((*self.as_ptr()).uri) }
     }
 
-    /// The name under which the configuration knows it, without a port.
-    pub(crate) fn name(self) -> &'r [u8] {
+    /// Host and port under which the configuration knows it: without a port for an `upstream`.
+    pub(crate) fn authority(self) -> Vec<u8> {
         // SAFETY: both are null or valid as long as the request.
-        unsafe {
+        let (host, port) = unsafe {
             let resolved = (*self.as_ptr()).resolved;
             let conf = (*self.as_ptr()).upstream;
             match (resolved.is_null(), conf.is_null()) {
-                (false, _) => bytes((*resolved).host),
-                (true, false) => bytes((*conf).host),
-                (true, true) => &[],
+                (false, _) => (bytes((*resolved).host), (*resolved).port),
+                (true, false) => (bytes((*conf).host), (*conf).port),
+                (true, true) => (&[][..], 0),
             }
-        }
+        };
+        let port = if port == 0 { String::new() } else { format!(":{port}") };
+        [host, port.as_bytes()].concat()
     }
 
     /// The bytes of the request as they were sent; empty if none were prepared.
