@@ -241,6 +241,10 @@ fn answered(
         return Ok(Verdict::Pass);
     }
     let ctx = r.ctx_or_default::<Docker>()?;
+    if !conf.is_follow {
+        // What is known is of a location that an error page of the user's has led away from.
+        *ctx.borrow_mut() = RequestCtx::default();
+    }
     if ctx.borrow().primary.get_or_try_init(|| primary(r, u)).is_err() {
         return Ok(Verdict::Pass);
     }
@@ -288,11 +292,8 @@ fn answered(
         Some(_) => Outcome::Error,
         None => Outcome::Status(u.status()),
     };
-    let step = match step(r, conf, &ctx.borrow(), &uri, outcome) {
-        Step::Next(1) if left == 1 => Step::Answer,
-        Step::Next(_) if left == 1 => Step::Original,
-        step => step,
-    };
+    // One to go there, one to go on from there.
+    let step = step(r, conf, &ctx.borrow(), &uri, outcome, 2);
     if step == Step::Answer && failure.is_none() {
         pass(r, &ctx.borrow());
         return Ok(Verdict::Pass);
@@ -328,9 +329,21 @@ fn pass(r: Request<'_>, ctx: &RequestCtx) {
     }
 }
 
-/// What to do after the current target ended with `outcome`.
-fn step(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, uri: &str, outcome: Outcome) -> Step {
-    fallback::decide(r, outcome, ctx.target, conf.targets(uri), &conf.conditions())
+/// What to do after the current target ended with `outcome`. Another is asked only while nginx
+/// allows so many internal redirects.
+fn step(
+    r: Request<'_>,
+    conf: &LocConf,
+    ctx: &RequestCtx,
+    uri: &str,
+    outcome: Outcome,
+    redirects: u32,
+) -> Step {
+    match fallback::decide(r, outcome, ctx.target, conf.targets(uri), &conf.conditions()) {
+        Step::Next(1) if r.redirects_left() < redirects => Step::Answer,
+        Step::Next(_) if r.redirects_left() < redirects => Step::Original,
+        step => step,
+    }
 }
 
 /// Where a request that leaves goes.
@@ -572,13 +585,16 @@ pub(crate) fn preaccess(
                 if r.add_upstream_state(&asked(&ctx), 502).is_err() {
                     return Phase::Status(500);
                 }
-                let step = step(r, conf, &ctx, &uri, Outcome::Error);
+                let step = step(r, conf, &ctx, &uri, Outcome::Error, 1);
                 go_on(r, conf, &mut ctx, &uri, step, Outcome::Error, Some(why))
             }
-            Stage::Primary | Stage::Asking(_) => match gave_up(r, conf, ways, ctx) {
-                Ok(next) => next,
-                Err(phase) => return phase,
-            },
+            stage @ (Stage::Primary | Stage::Asking(_)) => {
+                let has_left = matches!(stage, Stage::Asking(_));
+                match gave_up(r, conf, ways, ctx, has_left) {
+                    Ok(next) => next,
+                    Err(phase) => return phase,
+                }
+            }
         };
         if let Next::Ask { verify } = next
             && let Some(location) = ways.to(verify)
@@ -603,12 +619,13 @@ fn give_up(r: Request<'_>, ways: &Ways, status: u16) -> Phase {
 ///
 /// Error pages also fire for others: for limit_req, for auth_request and its subrequest (which
 /// would be granted by a fallback's 200), and X-Accel-Redirect may name our location. They get
-/// the status that they came with.
+/// the status that they came with. `has_left`: it was a destination's upstream, not the primary's.
 fn gave_up(
     r: Request<'_>,
     conf: &LocConf,
     ways: &Ways,
     ctx: &RefCell<RequestCtx>,
+    has_left: bool,
 ) -> Result<Next, Phase> {
     let status = r.err_status();
     if status == 0 {
@@ -617,13 +634,15 @@ fn gave_up(
     r.allow_error_page();
     let proxy = r.main_conf::<Docker>().proxy;
     let u = r.upstream().filter(|u| {
-        let ctx = ctx.borrow();
-        let is_ours = ctx.destination.is_some() || proxy.is_some_and(|p| u.is_of(ways.own, p));
-        r.is_main() && is_ours && !u.is_live() && ctx.spent != Some(u.id())
+        let is_ours = has_left || proxy.is_some_and(|p| u.is_of(ways.own, p));
+        r.is_main() && is_ours && !u.is_live() && ctx.borrow().spent != Some(u.id())
     });
     let Some(u) = u else { return Err(give_up(r, ways, status)) };
 
     let mut ctx = ctx.borrow_mut();
+    if !has_left {
+        *ctx = RequestCtx::default();
+    }
     ctx.spent = Some(u.id());
     if ctx.primary.get_or_try_init(|| primary(r, u)).is_err() {
         return Err(give_up(r, ways, status));
@@ -636,7 +655,7 @@ fn gave_up(
         (false, _) => (Outcome::Error, u.failure()),
     };
     let failure = failure.map(|failure| format!("{}: {}", asked(&ctx), failure.as_str()));
-    let step = step(r, conf, &ctx, &uri, outcome);
+    let step = step(r, conf, &ctx, &uri, outcome, 1);
     // Upstream's own answer is intercepted where the user has a page for it, or for our sake alone.
     let is_passed = u.status() == status && !ways.twin.has_error_page(status);
     if step == Step::Answer && ctx.destination.is_none() && !is_passed {
