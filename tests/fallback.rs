@@ -1680,7 +1680,6 @@ fn a_client_that_leaves_ends_the_search() {
     hub.resolve("silent.example", Dns::Silence);
     hub.on(FIRST, "/", Fault::Stall);
     let nginx = mirror(&hub)
-        .http("proxy_read_timeout 20s;".replace("proxy_read_timeout", "send_timeout").as_str())
         .server(&format!(
             "proxy_read_timeout 20s;
              location / {{ {} proxy_pass https://{REGISTRY}; }}
@@ -1707,4 +1706,173 @@ fn a_client_that_leaves_ends_the_search() {
     wait_for("both requests to be logged", || nginx.accesses().lines().count() == 2);
     assert!(nginx.accesses().lines().all(|line| line.contains(" 499 ")), "{}", nginx.accesses());
     assert_eq!(hub.counts(SECOND).requests, 0);
+}
+
+#[test]
+fn a_clients_connection_outlives_a_fallback() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "location / {{ docker_fallback https://{FIRST}; proxy_pass https://{REGISTRY}; }}
+             location /gone/ {{ docker_fallback https://{FIRST}; proxy_pass http://127.0.0.1:1/; }}"
+        ))
+        .start();
+    let mut client = Connection::open(&get(&nginx.url(PATH))).unwrap();
+    for path in [PATH.to_owned(), format!("/gone{PATH}")] {
+        for (served, status) in [(true, 200), (false, if path == PATH { 429 } else { 502 })] {
+            hub.off(FIRST);
+            if !served {
+                hub.on(FIRST, "/", Fault::Status(404));
+            }
+            for ask in [get(&nginx.url(&path)), head(&nginx.url(&path)), get(&nginx.url(&path))] {
+                let answer = client.send(&ask).unwrap();
+                assert!(answer.complete, "{path}");
+                assert_eq!(answer.status, status, "{path}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ranges_and_conditions_hold_at_a_target() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let digest = hub.add_blob(b"0123456789".to_vec());
+    let nginx = start(&hub, &chain_of_two());
+    let url = nginx.url(&format!("/v2/library/x/blobs/{digest}"));
+    let middle = get(&url).header("Range", "bytes=2-4").send();
+    assert_eq!((middle.status, middle.text().as_str()), (206, "234"));
+    assert_eq!(middle.header("content-range"), Some("bytes 2-4/10"));
+    let behind = get(&url).header("Range", "bytes=20-").send();
+    assert_eq!((behind.status, served_by(&behind)), (416, Some(FIRST)));
+    let manifest = nginx.url(PATH);
+    let tag = get(&manifest).send().header("etag").unwrap().to_owned();
+    let known = get(&manifest).header("If-None-Match", tag).send();
+    assert_eq!((known.status, served_by(&known)), (304, Some(FIRST)));
+}
+
+#[test]
+fn a_body_that_is_cut_is_not_begun_again() {
+    let hub = hub();
+    let nginx = start(&hub, &chain_of_two());
+    for shape in
+        [Shape::CutBody(20, End::Close), Shape::CutBody(20, End::Reset), Shape::StallBody(20)]
+    {
+        hub.on(REGISTRY, "/", Fault::Shape(shape.clone()));
+        let answer = get(&nginx.url(PATH)).send();
+        assert_eq!((answer.status, answer.complete), (200, false), "{shape:?}");
+        assert!(answer.body.len() <= 20, "{shape:?}");
+    }
+    assert_eq!(hub.counts(FIRST).requests, 0);
+}
+
+#[test]
+fn a_location_that_an_error_page_leads_to_has_its_own_rules() {
+    let hub = hub();
+    hub.add_host_as("backup.example", Kind::Blank);
+    let backup = hub.address("backup.example");
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "recursive_error_pages on;
+             location /v2/ {{
+                 docker_fallback https://{FIRST};
+                 error_page 502 = @backup;
+                 proxy_pass https://{REGISTRY};
+             }}
+             location @backup {{
+                 docker_fallback https://{SECOND};
+                 proxy_pass http://{backup};
+             }}"
+        ))
+        .start();
+    hub.refuse(REGISTRY);
+    hub.on(FIRST, "/", Fault::Status(404));
+
+    let cookie = Response::text(200, "backup").header("Set-Cookie", "a=b");
+    hub.on("backup.example", "/", Fault::Answer(cookie.into()));
+    let answer = get(&nginx.url(PATH)).send();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "backup"));
+    assert_eq!(answer.header("set-cookie"), Some("a=b"), "the backup is no foreign origin");
+    assert_eq!(answer.header("x-fallback"), None);
+
+    hub.on("backup.example", "/", Fault::Status(404));
+    let answer = get(&nginx.url(PATH)).send();
+    assert_eq!((answer.status, answer.header("x-fallback")), (404, None));
+    assert!(answer.text().contains("on demand"), "{}", answer.text());
+
+    hub.on("backup.example", "/", Fault::TooManyRequests);
+    assert_served(&get(&nginx.url(PATH)).send(), SECOND, "an answer");
+    hub.on("backup.example", "/", Fault::Close(End::Close));
+    assert_served(&get(&nginx.url(PATH)).send(), SECOND, "a failure");
+
+    hub.on(SECOND, "/", Fault::Status(404));
+    let answer = get(&nginx.url(PATH)).send();
+    assert_eq!(answer.status, 502);
+    assert!(message(&answer).ends_with("second.example: 404"), "{}", answer.text());
+}
+
+#[test]
+fn eight_targets_may_fail() {
+    let hub = hub();
+    let targets: String = (0..8).map(|number| format!("https://{SECOND}/{number} ")).collect();
+    let refused: String = (0..8).map(|number| format!("http://127.0.0.1:1/{number} ")).collect();
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "location / {{ docker_fallback {targets}; proxy_pass https://{REGISTRY}; }}
+             location /refused/ {{ docker_fallback {refused}; proxy_pass https://{REGISTRY}/; }}
+             location /once/ {{ rewrite ^/once(/.*) /twice$1 last; }}
+             location /twice/ {{ rewrite ^/twice(/.*) /thrice$1 last; }}
+             location /thrice/ {{ rewrite ^/thrice(/.*) $1 last; }}"
+        ))
+        .start();
+    hub.on(SECOND, "/", Fault::Status(503));
+    // With redirects of the user's own, not all eight can be asked; the original survives.
+    for (path, asked) in [("", 8), ("/refused", 0), ("/once", 0), ("/once/refused", 0)] {
+        hub.off(REGISTRY);
+        hub.on(REGISTRY, "/", Fault::TooManyRequests);
+        hub.forget();
+        let answer = get(&nginx.url(&format!("{path}{PATH}"))).send();
+        assert_eq!((answer.status, answer.header("retry-after")), (429, Some("3600")), "{path}");
+        if asked > 0 {
+            assert_eq!(hub.counts(SECOND).requests, asked, "{path}");
+        }
+
+        hub.on(REGISTRY, "/", Fault::Close(End::Close));
+        let answer = get(&nginx.url(&format!("{path}{PATH}"))).send();
+        assert_eq!(answer.status, 502, "{path}");
+        let says = message(&answer);
+        assert!(says.starts_with("registry-1.docker.io: error; "), "{path}: {says}");
+    }
+}
+
+#[test]
+fn a_fallback_works_with_the_settings_of_a_mirror() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let large = vec![b'x'; 3_000_000];
+    let digest = hub.add_blob(large.clone());
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "proxy_buffering off;
+             proxy_buffer_size 64k;
+             proxy_buffers 4 64k;
+             proxy_max_temp_file_size 0;
+             proxy_request_buffering off;
+             client_max_body_size 0;
+             recursive_error_pages on;
+             location / {{ {} proxy_pass https://{REGISTRY}; }}",
+            chain_of_two()
+        ))
+        .start();
+    for trouble in [Fault::TooManyRequests, Fault::Close(End::Close)] {
+        hub.on(REGISTRY, "/", trouble);
+        let answer = get(&nginx.url(&format!("/v2/library/x/blobs/{digest}"))).send();
+        assert_eq!((answer.status, served_by(&answer)), (200, Some(FIRST)));
+        assert!(answer.body == large, "{} bytes", answer.body.len());
+        hub.on(FIRST, "/", Fault::Close(End::Close));
+        hub.on(SECOND, "/", Fault::Stall);
+        assert!([429, 502].contains(&get(&nginx.url(PATH)).send().status));
+        hub.off(FIRST);
+        hub.off(SECOND);
+    }
+    let put = request("PUT", &nginx.url(PATH)).body(&large).send();
+    assert_eq!((put.status, put.header("x-fallback")), (502, None));
 }
