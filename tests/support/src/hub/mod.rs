@@ -722,15 +722,19 @@ fn free_network() -> ([u8; 3], Bound) {
     panic!("no free network in 127.0.0.0/8 (are you root?): {problem:?}");
 }
 
-/// Binds an address; waits for it while another test has it.
+/// Listens at an address; waits for it while another test has it.
 fn bind(address: SocketAddr) -> StdTcpListener {
+    listen(address, 4096).into()
+}
+
+fn listen(address: SocketAddr, backlog: i32) -> Socket {
     // Addresses of the hub's own network are its own, but a process that another test is starting
     // holds a copy of a closed listener until it runs its program.
     let shared = address.ip() == IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]);
     let patience = Duration::from_secs(if shared { 30 } else { 2 });
     let mut problem = None;
     let mut bound = None;
-    until(patience, || match try_bind(address, 4096) {
+    until(patience, || match try_bind(address, backlog) {
         Ok(socket) => {
             bound = Some(socket);
             true
@@ -741,14 +745,9 @@ fn bind(address: SocketAddr) -> StdTcpListener {
             !taken
         }
     });
-    bound.map_or_else(
-        || {
-            panic!(
-                "cannot listen on {address} (tests run as root; is the port taken?): {problem:?}"
-            )
-        },
-        StdTcpListener::from,
-    )
+    bound.unwrap_or_else(|| {
+        panic!("cannot listen on {address} (tests run as root; is the port taken?): {problem:?}")
+    })
 }
 
 fn try_bind(address: SocketAddr, backlog: i32) -> std::io::Result<Socket> {
@@ -765,7 +764,7 @@ fn try_bind(address: SocketAddr, backlog: i32) -> std::io::Result<Socket> {
 
 /// A listening socket whose queue is full: the kernel drops further SYNs.
 fn blackhole(address: SocketAddr) -> (Socket, Vec<Socket>) {
-    let listener = try_bind(address, 0).expect("a listener");
+    let listener = listen(address, 0);
     let mut fill = Vec::new();
     loop {
         let socket =
