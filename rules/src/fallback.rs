@@ -75,7 +75,7 @@ impl Authorization {
             return Self::None;
         };
         match syntax::strip_prefix_any_case(syntax::trim_ows(value), b"Bearer") {
-            Some([b' ', token @ ..]) if !syntax::trim_ows(token).is_empty() => Self::Bearer,
+            Some([b' ', ..]) => Self::Bearer,
             _ => Self::Other,
         }
     }

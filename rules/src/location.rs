@@ -437,8 +437,17 @@ mod tests {
     #[test]
     fn relative_references_do_not_add_up() {
         let base = url(&format!("https://a/{}/", "b".repeat(MAX_LENGTH - 20)));
-        assert!(base.join(b"c").is_ok());
-        assert_eq!(base.join(&[b'c'; 20]), Err(LocationError::TooLong));
+        assert_eq!(base.join(&[b'c'; 18]).map(|url| url.uri.len()), Ok(MAX_LENGTH));
+        assert_eq!(base.join(&[b'c'; 19]), Err(LocationError::TooLong));
+    }
+
+    #[test]
+    fn the_longest_url_is_read() {
+        let longest = format!("https://a/{}", "b".repeat(MAX_LENGTH - 10));
+        assert_eq!(longest.len(), MAX_LENGTH);
+        assert!(Url::parse(longest.as_bytes()).is_ok());
+        let longer = format!("{longest}b");
+        assert_eq!(Url::parse(longer.as_bytes()), Err(LocationError::TooLong));
     }
 
     #[test]

@@ -34,6 +34,13 @@ fuzz_target!(|input: Input<'_>| {
 
 fn check(method: &str, url: &Url, authorization: Option<&[u8]>, lines: &[(&[u8], &[u8])]) {
     const VIA: &str = "docker-mirror-0123456789abcdef";
+    const PRIVATE: [(&[u8], &[u8]); 4] = [
+        (b"Cookie", b"a=b"),
+        (b"Authorization", b"Basic YTpi"),
+        (b"X-Forwarded-For", b"192.0.2.1"),
+        (b"Connection", b"close"),
+    ];
+    let lines = &[lines, &PRIVATE].concat();
 
     let written = head(method, url, &Carry::All, lines.iter().copied());
     let read = Head::parse(&written).expect("a head");
@@ -49,7 +56,7 @@ fn check(method: &str, url: &Url, authorization: Option<&[u8]>, lines: &[(&[u8],
         let name = str::from_utf8(name).expect("ASCII").to_ascii_lowercase();
         match name.as_str() {
             "host" | "accept" | "accept-encoding" | "range" | "user-agent" => {}
-            "authorization" => assert!(authorization.is_some()),
+            "authorization" => assert_eq!(Some(value), authorization.map(<[u8]>::trim_ascii)),
             "cdn-loop" => assert!(cdn_loop::count([value].into_iter(), VIA) > 0),
             _ => assert!(name.starts_with("if-"), "{name}"),
         }
