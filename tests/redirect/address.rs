@@ -53,16 +53,16 @@ fn an_address_that_does_not_answer_costs_one_request_one_second() {
     lead(&hub, format!("https://{CDN}/x"));
     let nginx = start_without_keepalive(&hub, "");
 
-    let mut slow = 0;
+    let start = Instant::now();
     for _ in 0..16 {
-        let start = Instant::now();
         let answer = get(&nginx.url("/v2/x")).send();
         assert_eq!(answer.status, 200, "{}", nginx.errors());
-        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-        slow += usize::from(start.elapsed() > Duration::from_millis(900));
     }
-    assert_eq!(slow, 1);
+    // proxy_connect_timeout, which is for the last address, is 60 seconds.
+    let elapsed = start.elapsed();
+    assert!((1..30).contains(&elapsed.as_secs()), "{elapsed:?}");
     nginx.wait_for_log("upstream timed out");
+    assert_eq!(nginx.errors().matches("upstream timed out").count(), 1, "{}", nginx.errors());
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn fails(&(name, befall, reason): &Case) {
         let what = format!("{method}, {name}, {}", nginx.errors());
         assert_eq!((answer.status, answer.header("location")), (502, None), "{what}");
         assert_eq!(answer.header("content-type"), Some("application/json"), "{what}");
-        assert!(start.elapsed() < Duration::from_secs(5), "{what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
         if method == "GET" {
             let message = message(&answer, name);
             assert!(message.starts_with(&format!("{CDN}: ")), "{message}: {what}");
@@ -120,7 +120,7 @@ fn fails(&(name, befall, reason): &Case) {
 fn a_failing_cdn_is_named_with_the_reason_and_the_client_is_not_sent_there() {
     // Most of the time is spent waiting.
     std::thread::scope(|scope| {
-        for cases in FAILURES.chunks(5) {
+        for cases in FAILURES.chunks(4) {
             scope.spawn(|| cases.iter().for_each(fails));
         }
     });

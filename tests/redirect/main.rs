@@ -20,7 +20,7 @@ mod target;
 use support::{Answer, Fault, Hub, Kind, Nginx, NginxBuilder, REGISTRY};
 
 /// Short time-outs, so that a test can wait for them.
-const IMPATIENT: &str = "proxy_connect_timeout 1s; proxy_read_timeout 1s; resolver_timeout 1s;";
+const IMPATIENT: &str = "proxy_connect_timeout 2s; proxy_read_timeout 2s; resolver_timeout 2s;";
 
 /// A host that answers every request with its name, the method and the target.
 const CDN: &str = "cdn.example";
