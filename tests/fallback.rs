@@ -1402,7 +1402,10 @@ fn a_stale_answer_of_the_cache_is_no_failure() {
 
 // Loops.
 
-/// Lets the nginx's `%other%` be this port from now on.
+/// For mirrors that wait for mirrors.
+const PATIENT: &str = "proxy_connect_timeout 30s; proxy_read_timeout 30s;";
+
+/// Lets the target at port 1 be this port from now on.
 fn point(nginx: &Nginx, port: u16) {
     let file = nginx.prefix().join("nginx.conf");
     let text = std::fs::read_to_string(&file)
@@ -1417,8 +1420,9 @@ fn point(nginx: &Nginx, port: u16) {
 #[test]
 fn mirrors_that_name_each_other_ask_each_other_once() {
     let hub = hub_with(Fault::TooManyRequests);
-    let one = start(&hub, "docker_fallback http://127.0.0.1:1;");
-    let other = start(&hub, &format!("docker_fallback http://127.0.0.1:{};", one.port()));
+    let one = start(&hub, &format!("{PATIENT} docker_fallback http://127.0.0.1:1;"));
+    let directives = format!("{PATIENT} docker_fallback http://127.0.0.1:{};", one.port());
+    let other = start(&hub, &directives);
     point(&one, other.port());
 
     for nginx in [&one, &other] {
@@ -1437,7 +1441,7 @@ fn a_mirror_that_names_itself_asks_itself_once() {
     let hub = hub_with(Fault::TooManyRequests);
     let nginx = mirror(&hub)
         .server(&format!(
-            "location / {{ docker_fallback http://127.0.0.1:%port%; \
+            "location / {{ {PATIENT} docker_fallback http://127.0.0.1:%port%; \
               proxy_pass https://{REGISTRY}; }}"
         ))
         .start();
@@ -1450,7 +1454,8 @@ fn a_chain_of_mirrors_works() {
     let hub = hub_with(Fault::TooManyRequests);
     let digest = hub.add_blob(b"layer".to_vec());
     let second = following(&hub, &format!("docker_fallback https://{FIRST};"));
-    let first = following(&hub, &format!("docker_fallback http://127.0.0.1:{};", second.port()));
+    let directives = format!("{PATIENT} docker_fallback http://127.0.0.1:{};", second.port());
+    let first = following(&hub, &directives);
 
     let answer = get(&first.url(PATH)).bearer("token").send();
     assert_eq!((answer.status, served_by(&answer)), (200, Some(FIRST)));
