@@ -31,7 +31,7 @@ mod bits {
 #[allow(unsafe_code)]
 fn image<T>(set: impl FnOnce(&mut T)) -> String {
     // SAFETY: nginx itself zeroes these structures: integers, pointers and bit-fields.
-    let mut value = unsafe { Box::<T>::new_zeroed().assume_init() };
+    let mut value = unsafe { Box::new(std::mem::zeroed::<T>()) };
     set(&mut value);
     // SAFETY: the bytes of a value whose padding was zeroed with it.
     let bytes = unsafe {
