@@ -112,7 +112,7 @@ impl Authority {
 }
 
 /// A client configuration that trusts the certificates in `ca_file`, PEM.
-pub(crate) fn client(ca_file: &Path, alpn: &[&str]) -> Arc<ClientConfig> {
+pub fn client(ca_file: &Path, alpn: &[&str]) -> Arc<ClientConfig> {
     use rustls::pki_types::pem::PemObject;
 
     let mut roots = RootCertStore::empty();

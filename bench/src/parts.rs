@@ -1,0 +1,434 @@
+//! What is measured, a part at a time.
+
+use std::time::Duration;
+
+use support::REGISTRY;
+
+use crate::hub::{self, Host, Origin};
+use crate::load::{self, Client, Outcome, Target, Until};
+use crate::mirror::{Mirror, Modules, Setting, Way};
+use crate::report::{Bound, Report};
+use crate::stats::median;
+use crate::{callgrind, delay, process};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const LAYER: u64 = 200_000_000;
+const ROUND_TRIP: Duration = Duration::from_millis(100);
+
+/// A part of the measurement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    Throughput,
+    Handshakes,
+    FirstByte,
+    Instructions,
+    Layer,
+    Buffers,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Throughput,
+        Self::Handshakes,
+        Self::FirstByte,
+        Self::Instructions,
+        Self::Layer,
+        Self::Buffers,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Throughput => "throughput",
+            Self::Handshakes => "handshakes",
+            Self::FirstByte => "first-byte",
+            Self::Instructions => "instructions",
+            Self::Layer => "layer",
+            Self::Buffers => "buffers",
+        }
+    }
+
+    pub(crate) async fn run(self, modules: &Modules, quick: bool, report: &mut Report) {
+        match self {
+            Self::Throughput => throughput(modules, quick, report).await,
+            Self::Handshakes => handshakes(modules, quick, report).await,
+            Self::FirstByte => first_byte(modules, report).await,
+            Self::Instructions => instructions(modules, report).await,
+            Self::Layer => layer(modules, quick, report).await,
+            Self::Buffers => buffers(modules, quick, report).await,
+        }
+    }
+}
+
+fn near(origin: &Origin) -> Setting<'_> {
+    Setting { origin, tls: true, far: false }
+}
+
+/// All ways that can be measured here.
+fn ways(modules: &Modules) -> Vec<Way> {
+    let is_here = |way: &Way| *way != Way::Script || modules.script.is_some();
+    Way::ALL.into_iter().filter(is_here).collect()
+}
+
+fn start_all(origin: &Origin, modules: &Modules) -> Vec<Mirror> {
+    let start = |way| Mirror::start(way, near(origin), modules, &[]);
+    ways(modules).into_iter().map(start).collect()
+}
+
+fn find<T: Copy>(of: &[(Way, T)], way: Way) -> Option<T> {
+    of.iter().find(|(other, _)| *other == way).map(|(_, value)| *value)
+}
+
+async fn throughput(modules: &Modules, quick: bool, report: &mut Report) {
+    let (rounds, time) =
+        if quick { (3, Duration::from_millis(500)) } else { (5, Duration::from_millis(1500)) };
+    let origin = Origin::start(&[KIB, 64 * KIB, MIB]);
+    let mirrors = start_all(&origin, modules);
+    let names: Vec<&str> = mirrors.iter().map(|mirror| mirror.way.name()).collect();
+    report.section(
+        "Blobs per second",
+        "A client asks for blobs that the registry redirects to the CDN; TLS 1.3 with ECDSA P-256 \
+         on every leg. Registry and CDN are one nginx, each mirror has one worker, the runs are \
+         interleaved. In brackets: microseconds of the worker's processor time a blob.\n\n\
+         - *recipe*: two `proxy_pass` and an `error_page`, as it is usually published, without the \
+         token that it sends to the CDN (it would be answered 400);\n\
+         - *configuration*: the same with kept connections, in `upstream` groups that are named \
+         after the hosts; it closes the registry's connection at every redirect;\n\
+         - *njs*: a subrequest of a script reads the redirect, so that all connections are kept; \
+         groups as before: CDN hosts are fixed in advance, and checked against nothing;\n\
+         - *module*: this one, as `nginx-conf/docker-mirror.conf` sets it up, which knows no CDN \
+         host in advance;\n\
+         - *CDN alone*: `proxy_pass` straight to the CDN, no redirect: the ceiling.",
+    );
+
+    let mut rows = Vec::new();
+    for (label, size) in [("1 KiB", KIB), ("64 KiB", 64 * KIB), ("1 MiB", MIB)] {
+        for connections in [8, 64] {
+            let mut runs: Vec<(Way, Vec<Outcome>)> =
+                mirrors.iter().map(|mirror| (mirror.way, Vec::new())).collect();
+            for _ in 0..rounds {
+                for (mirror, (_, outcomes)) in mirrors.iter().zip(&mut runs) {
+                    let target = mirror.blob(size);
+                    let until = Until::Elapsed(time);
+                    outcomes.push(load::run(&target, connections, until, mirror.worker()).await);
+                }
+            }
+            let rates: Vec<(Way, f64)> = runs
+                .iter()
+                .map(|(way, outcomes)| (*way, median(outcomes.iter().map(Outcome::per_second))))
+                .collect();
+            let mut row = vec![format!("{label}, {connections} connections")];
+            for ((_, outcomes), (_, rate)) in runs.iter().zip(&rates) {
+                let cpu = median(outcomes.iter().map(Outcome::cpu_each));
+                row.push(format!("{rate:.0} ({cpu:.0})"));
+            }
+            let ours = find(&rates, Way::Module).unwrap_or(f64::NAN);
+            for rival in [Way::Recipe, Way::Script] {
+                let ratio = find(&rates, rival).map(|rate| ours / rate);
+                row.push(ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}")));
+                let least = if rival == Way::Recipe { 10.0 } else { 1.0 };
+                if let Some(ratio) = ratio.filter(|_| size == KIB) {
+                    let what = format!(
+                        "{label} blobs per second against {}, {connections} connections",
+                        rival.name()
+                    );
+                    report.target(&what, ratio, " times", Bound::AtLeast(least));
+                }
+            }
+            eprintln!("  {}", row.join(" | "));
+            rows.push(row);
+        }
+    }
+    let mut head = vec!["blob"];
+    head.extend(names);
+    head.extend(["module / recipe", "module / njs"]);
+    report.table(&head, &rows);
+}
+
+async fn handshakes(modules: &Modules, quick: bool, report: &mut Report) {
+    const REQUESTS: u64 = 10_000;
+    let origin = Origin::start(&[KIB]);
+    report.section(
+        "Handshakes for 10,000 blobs",
+        "Of 1 KiB, through one worker that was just started: TLS handshakes with the registry and \
+         with the CDN, and how many of both resumed a session.",
+    );
+    let mut rows = Vec::new();
+    for connections in [8_usize, 64] {
+        for way in ways(modules) {
+            let is_slow = matches!(way, Way::Recipe | Way::Groups);
+            let asked = if is_slow && quick { REQUESTS / 10 } else { REQUESTS };
+            let mirror = Mirror::start(way, near(&origin), modules, &[]);
+            let before = origin.handshakes();
+            // The connections' first requests count.
+            let until = Until::Requests(asked - connections as u64);
+            load::run(&mirror.blob(KIB), connections, until, mirror.worker()).await;
+            let made = origin.handshakes() - before;
+            let row = vec![
+                format!("{}, {connections} connections", way.name()),
+                made.registry.to_string(),
+                made.cdn.to_string(),
+                made.all().to_string(),
+                made.resumed.to_string(),
+            ];
+            eprintln!("  {}", row.join(" | "));
+            rows.push(row);
+            if way == Way::Module {
+                let most = if connections == 8 { 40.0 } else { 200.0 };
+                let what = format!("handshakes for 10,000 blobs, {connections} connections");
+                report.target(&what, made.all() as f64, "", Bound::AtMost(most));
+            }
+        }
+    }
+    report.table(&["", "registry", "CDN", "both", "resumed"], &rows);
+}
+
+async fn first_byte(modules: &Modules, report: &mut Report) {
+    let origin = Origin::start(&[KIB]);
+    let trips = delay::Trips::default();
+    let far = [(Host::FarRegistry, Host::Registry), (Host::FarCdn, Host::Cdn)];
+    for (end, host) in far {
+        delay::line(origin.socket(end, 443), origin.socket(host, 443), ROUND_TRIP, &trips);
+    }
+    origin.far();
+    report.section(
+        "First byte of a blob at a round trip of 100 ms",
+        "Between mirror and origins lie delay lines in user space, which charge each connection a \
+         round trip of its own. The first request meets an nginx that was just started; warm are \
+         the median of those after the third. Round trips are measured (time / 100 ms) and \
+         counted.",
+    );
+    let setting = Setting { origin: &origin, tls: true, far: true };
+    let mut rows = Vec::new();
+    for way in ways(modules) {
+        let mirror = Mirror::start(way, setting, modules, &[]);
+        let mut client = Client::connect(&mirror.blob(KIB)).await;
+        let mut took = Vec::new();
+        let mut counted = Vec::new();
+        for _ in 0..10 {
+            let before = trips.count();
+            took.push(client.get().await.as_secs_f64() / ROUND_TRIP.as_secs_f64());
+            counted.push((trips.count() - before) as f64);
+            // What a closed connection still sends is not the next request's.
+            tokio::time::sleep(ROUND_TRIP * 2).await;
+        }
+        let warm = median(took[3..].iter().copied());
+        let counted_warm = median(counted[3..].iter().copied());
+        rows.push(vec![
+            way.name().to_owned(),
+            format!("{:.2}", took[0]),
+            format!("{:.0}", counted[0]),
+            format!("{warm:.2}"),
+            format!("{counted_warm:.0}"),
+        ]);
+        if way == Way::Module {
+            let what = "round trips to the first byte of a blob, warm";
+            report.target(what, warm, "", Bound::AtMost(2.1));
+            report.target("the same, counted", counted_warm, "", Bound::AtMost(2.0));
+        }
+        eprintln!("  {}", rows.last().expect("a row").join(" | "));
+    }
+    rows.push(direct_client(&origin).await);
+    report.table(&["", "first", "counted", "warm", "counted"], &rows);
+}
+
+/// What a client without a mirror sees: it keeps both connections itself.
+async fn direct_client(origin: &Origin) -> Vec<String> {
+    let tls = support::tls_client(&origin.ca_file(), &[]);
+    let target = |host, name: &str, path: &str, length| Target {
+        address: origin.socket(host, 443),
+        tls: Some((name.to_owned(), tls.clone())),
+        request: hub::request(path, name),
+        length,
+    };
+    let mut registry = Client::connect(&target(
+        Host::FarRegistry,
+        REGISTRY,
+        &hub::manifest(),
+        hub::manifest_size(),
+    ))
+    .await;
+    let mut cdn_target = target(Host::FarCdn, support::CLOUDFRONT, &hub::signed(KIB), KIB);
+    cdn_target.request = hub::request_without_token(&hub::signed(KIB), support::CLOUDFRONT);
+    let mut cdn = Client::connect(&cdn_target).await;
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        let both = registry.get().await + cdn.get().await;
+        took.push(both.as_secs_f64() / ROUND_TRIP.as_secs_f64());
+    }
+    let warm = median(took);
+    vec![
+        "a client without a mirror".to_owned(),
+        "-".to_owned(),
+        "-".to_owned(),
+        format!("{warm:.2}"),
+        "2".to_owned(),
+    ]
+}
+
+async fn instructions(modules: &Modules, report: &mut Report) {
+    let origin = Origin::start(&[KIB]);
+    let plain = Setting { origin: &origin, tls: false, far: false };
+    report.section(
+        "Instructions",
+        "Counted by callgrind over plain HTTP, kept connections, for one request: the difference \
+         of a run with 450 and one with 50, divided by 400.",
+    );
+    let count = |way, path: String, length| async move {
+        callgrind::instructions(way, plain, modules, &path, length).await
+    };
+    let mut rows = Vec::new();
+    let manifest = hub::manifest();
+    for (what, path, length, most) in [
+        (
+            "a request that no directive touches, against nginx without the module",
+            "/other/x",
+            5,
+            1.0,
+        ),
+        ("a manifest, against bare proxy_pass", &*manifest, hub::manifest_size(), 3.0),
+    ] {
+        let without = count(Way::Direct, path.to_owned(), length).await;
+        let with = count(Way::Module, path.to_owned(), length).await;
+        let more = (with / without - 1.0) * 100.0;
+        rows.push(vec![
+            what.to_owned(),
+            format!("{without:.0}"),
+            format!("{with:.0}"),
+            format!("{more:+.2} %"),
+        ]);
+        eprintln!("  {}", rows.last().expect("a row").join(" | "));
+        report.target(&format!("instructions of {what}: more by"), more, " %", Bound::AtMost(most));
+    }
+    report.table(&["", "without", "with", "more"], &rows);
+
+    let mut rows = Vec::new();
+    for way in ways(modules) {
+        let path = if way == Way::Direct { hub::signed(KIB) } else { hub::blob(KIB) };
+        let number = count(way, path, KIB).await;
+        rows.push(vec![way.name().to_owned(), format!("{number:.0}")]);
+        eprintln!("  {}", rows.last().expect("a row").join(" | "));
+    }
+    report.table(&["a blob of 1 KiB behind a redirect", "instructions"], &rows);
+}
+
+/// Throughput in MB/s and processor seconds a GB of one blob.
+async fn transfer(mirror: &Mirror) -> (f64, f64) {
+    let outcome = load::run(&mirror.blob(LAYER), 1, Until::Requests(1), mirror.worker()).await;
+    let bytes = LAYER as f64;
+    (bytes / 1e6 / outcome.elapsed.as_secs_f64(), outcome.cpu.as_secs_f64() / (bytes / 1e9))
+}
+
+async fn layer(modules: &Modules, quick: bool, report: &mut Report) {
+    let rounds = if quick { 3 } else { 11 };
+    let origin = Origin::start(&[LAYER, MIB]);
+    report.section(
+        "A layer of 200 MB, and many slow ones",
+        "One client over TLS, median of 11 interleaved runs; then the memory of the worker (its \
+         own pages) with 500 downloads that have begun and stand still.",
+    );
+    let ways = [Way::Direct, Way::Module, Way::Recipe];
+    let mirrors = ways.map(|way| Mirror::start(way, near(&origin), modules, &[]));
+    let mut runs = ways.map(|way| (way, Vec::new()));
+    for _ in 0..rounds {
+        for (mirror, (_, transfers)) in mirrors.iter().zip(&mut runs) {
+            transfers.push(transfer(mirror).await);
+        }
+    }
+    let mut rows = Vec::new();
+    let mut figures = Vec::new();
+    for (mirror, (way, transfers)) in mirrors.iter().zip(&runs) {
+        let rate = median(transfers.iter().map(|(rate, _)| *rate));
+        let cpu = median(transfers.iter().map(|(_, cpu)| *cpu));
+        let memory = memory_of_slow(mirror, LAYER).await;
+        figures.push((*way, (rate, cpu, memory)));
+        rows.push(vec![
+            way.name().to_owned(),
+            format!("{rate:.0}"),
+            format!("{cpu:.2}"),
+            format!("{:.1}", memory / 1024.0),
+        ]);
+        eprintln!("  {}", rows.last().expect("a row").join(" | "));
+    }
+    if let (Some(ours), Some(bare)) = (find(&figures, Way::Module), find(&figures, Way::Direct)) {
+        let percent = |ours: f64, bare: f64| (ours / bare - 1.0) * 100.0;
+        report.target(
+            "200 MB: throughput against bare proxy_pass: less by",
+            -percent(ours.0, bare.0),
+            " %",
+            Bound::AtMost(5.0),
+        );
+        report.target(
+            "200 MB: processor time against bare proxy_pass: more by",
+            percent(ours.1, bare.1),
+            " %",
+            Bound::AtMost(5.0),
+        );
+        report.target(
+            "memory with 500 slow downloads against bare proxy_pass: more by",
+            percent(ours.2, bare.2),
+            " %",
+            Bound::AtMost(5.0),
+        );
+    }
+    report.table(&["", "MB/s", "processor seconds/GB", "MiB with 500 downloads"], &rows);
+}
+
+/// Memory of a worker with 500 downloads that have begun, KiB more than before.
+async fn memory_of_slow(mirror: &Mirror, size: u64) -> f64 {
+    const DOWNLOADS: usize = 500;
+    let target = mirror.blob(size);
+    let mut clients = Vec::new();
+    for _ in 0..DOWNLOADS {
+        let mut client = Client::connect(&target).await;
+        client.begin(64 * KIB).await;
+        clients.push(client);
+    }
+    // Sockets and buffers fill up.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    process::memory(mirror.worker()) as f64
+}
+
+async fn buffers(modules: &Modules, quick: bool, report: &mut Report) {
+    let rounds = if quick { 3 } else { 7 };
+    let origin = Origin::start(&[LAYER]);
+    report.section(
+        "Buffers",
+        "What `docker-mirror.conf` ships was chosen by this table: the module with other values of \
+         `proxy_buffering` and `proxy_buffer_size`; the 200 MB and the 500 downloads as above.",
+    );
+    let choices = [
+        ("on, 4k (nginx's default)", "on", "4k", "8 4k"),
+        ("on, 64k", "on", "64k", "4 64k"),
+        ("off, 4k", "off", "4k", "8 4k"),
+        ("off, 16k", "off", "16k", "4 16k"),
+        ("off, 32k", "off", "32k", "4 32k"),
+        ("off, 64k (shipped)", "off", "64k", "4 64k"),
+        ("off, 128k", "off", "128k", "4 128k"),
+    ];
+    let mirrors = choices.map(|(_, buffering, size, buffers)| {
+        let more = [
+            ("proxy_buffering", buffering),
+            ("proxy_buffer_size", size),
+            ("proxy_buffers", buffers),
+        ];
+        Mirror::start(Way::Module, near(&origin), modules, &more)
+    });
+    let mut runs = choices.map(|_| Vec::new());
+    for _ in 0..rounds {
+        for (mirror, transfers) in mirrors.iter().zip(&mut runs) {
+            transfers.push(transfer(mirror).await);
+        }
+    }
+    let mut rows = Vec::new();
+    for ((choice, mirror), transfers) in choices.iter().zip(&mirrors).zip(&runs) {
+        rows.push(vec![
+            choice.0.to_owned(),
+            format!("{:.0}", median(transfers.iter().map(|(rate, _)| *rate))),
+            format!("{:.2}", median(transfers.iter().map(|(_, cpu)| *cpu))),
+            format!("{:.1}", memory_of_slow(mirror, LAYER).await / 1024.0),
+        ]);
+        eprintln!("  {}", rows.last().expect("a row").join(" | "));
+    }
+    report.table(&["proxy_buffering, size", "MB/s", "processor seconds/GB", "MiB"], &rows);
+}
