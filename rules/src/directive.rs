@@ -248,7 +248,7 @@ pub struct Keepalive {
 
 impl Keepalive {
     /// The number of idle connections unless it is configured.
-    pub const CONNECTIONS: usize = 32;
+    pub const CONNECTIONS: usize = 128;
 }
 
 impl Default for Keepalive {
