@@ -29,6 +29,24 @@ impl DockerRegistry {
     /// With the registry's own words, when it does not start.
     #[must_use]
     pub fn start(storage: &Path, hub: Option<&Hub>) -> Self {
+        Self::configured(storage, hub, "")
+    }
+
+    /// The same with blobs behind redirects to `base`, a URL: what a blob's path in the storage is
+    /// appended to. It asks for tokens.
+    ///
+    /// # Panics
+    ///
+    /// With the registry's own words, when it does not start.
+    #[must_use]
+    pub fn redirecting(storage: &Path, hub: &Hub, base: &str) -> Self {
+        let middleware = format!(
+            "middleware:\n  storage:\n    - name: redirect\n      options:\n        baseurl: {base}\n"
+        );
+        Self::configured(storage, Some(hub), &middleware)
+    }
+
+    fn configured(storage: &Path, hub: Option<&Hub>, middleware: &str) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let directory = TempDir::with_prefix("registry-").expect("a temporary directory");
         let auth = hub.map_or(String::new(), |hub| {
@@ -41,7 +59,7 @@ impl DockerRegistry {
         });
         let configuration = format!(
             "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
-             http:\n  addr: {address}\n  secret: none\n{auth}",
+             http:\n  addr: {address}\n  secret: none\n{auth}{middleware}",
             storage.display()
         );
         let file = directory.path().join("config.yml");

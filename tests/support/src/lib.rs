@@ -2,7 +2,7 @@
 //!
 //! [`Hub`] is registry, token server and CDN in one process, on loopback addresses of its own, with
 //! a DNS responder that gives them their real names. [`Nginx`] runs a real nginx. [`get`], [`head`]
-//! and [`Connection`] are clients that see every byte. All of it panics with a sentence when it
+//! and [`Connection`] are clients that see every byte; an [`Island`] is where real ones run. All of it panics with a sentence when it
 //! cannot do its job: a test has no better use for an error.
 #![allow(
     clippy::expect_used,
@@ -15,7 +15,9 @@
 mod client;
 mod docker_registry;
 mod hub;
+mod island;
 mod nginx;
+mod noise;
 mod tls;
 mod wait;
 
@@ -25,6 +27,8 @@ pub use hub::{
     AUTH, CLOUDFLARE, CLOUDFRONT, Certificate, Counts, Dns, End, Fault, Hub, INDEX, Image, Kind,
     R2, REGISTRY, Recorded, Reply, Response, Shape, Step,
 };
+pub use island::{Dockerd, Ended, Island};
 pub use nginx::{Nginx, NginxBuilder, nginx_conf, nginx_t};
-pub use tls::Authority;
+pub use noise::noise;
+pub use tls::{Authority, client as tls_client};
 pub use wait::{until, wait_for};

@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Weak};
 
 use serde_json::{Map, Value, json};
-use support::{End, Fault, Hub, Kind, Recorded, Response};
+use support::{End, Fault, Hub, Kind, Recorded, Response, noise};
 use tokio::signal::unix::{SignalKind, signal};
 
 const CONTROL: &str = "control.invalid";
@@ -93,18 +93,6 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Strin
         }
     }
     Ok(options)
-}
-
-/// Bytes that do not compress, the same in every run (xorshift).
-fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed;
-    let words = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.flatten().take(size).collect()
 }
 
 fn wait_for_the_end() {
