@@ -27,10 +27,12 @@ mod stats;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use mirror::Modules;
 use parts::Part;
 use report::Report;
+use tokio::signal::unix::{SignalKind, signal};
 
 struct Options {
     modules: Modules,
@@ -53,14 +55,36 @@ fn main() -> ExitCode {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut report = Report::new(options.quick);
-    for part in &options.parts {
-        let start = std::time::Instant::now();
-        eprintln!("bench: {}", part.name());
-        runtime.block_on(part.run(&options.modules, options.quick, &mut report));
-        eprintln!("bench: {}: {} s", part.name(), start.elapsed().as_secs());
+    let measured = runtime.block_on(async {
+        tokio::select! {
+            () = measure(&options, &mut report) => true,
+            () = told_to_end() => false,
+        }
+    });
+    if !measured {
+        return ExitCode::FAILURE;
     }
     report.write(&options.output);
     ExitCode::SUCCESS
+}
+
+async fn measure(options: &Options, report: &mut Report) {
+    for part in &options.parts {
+        let start = Instant::now();
+        eprintln!("bench: {}", part.name());
+        part.run(&options.modules, options.quick, report).await;
+        eprintln!("bench: {}: {} s", part.name(), start.elapsed().as_secs());
+    }
+}
+
+/// Whoever stops the program must not be left with the nginx processes that it started.
+async fn told_to_end() {
+    let on = |kind| signal(kind).expect("a signal handler");
+    let (mut interrupt, mut terminate) = (on(SignalKind::interrupt()), on(SignalKind::terminate()));
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
 }
 
 fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
