@@ -745,7 +745,13 @@ fn a_reload_under_load_fails_no_request() {
                                 if answer.status == 200
                                     && answer.complete
                                     && (*length == 0 || answer.body.len() == *length) => {}
-                            other => failed.push(format!("{path}: {other:?}")),
+                            Ok(answer) => failed.push(format!(
+                                "{path}: {}, {} bytes, {:?}",
+                                answer.status,
+                                answer.body.len(),
+                                answer.problem
+                            )),
+                            Err(error) => failed.push(format!("{path}: {error}")),
                         }
                         sent.fetch_add(1, Ordering::Relaxed);
                     }
@@ -920,10 +926,12 @@ fn a_single_process_serves_and_ends() {
         if reloaded {
             // nginx alone accepts nothing after this, without us as well; it must end well.
             hup(&nginx);
-            nginx.wait_for_log("reconfiguring");
-            // A signal that comes while it reads the configuration is seen at the next event only,
-            // and there is none.
-            std::thread::sleep(Duration::from_secs(1));
+            wait_for("the new configuration", || {
+                nginx.errors().matches("event method").count() == 2
+            });
+            // A signal that comes before it waits for events is seen at the next event only, and
+            // there is none.
+            std::thread::sleep(Duration::from_secs(2));
         }
         drop(nginx);
         wait_for("connections to close", || hub.counts(FIRST).open == 0);
