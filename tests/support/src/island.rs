@@ -118,9 +118,7 @@ impl Island {
         let directory = self.directory.path().join("dockerd");
         let log = std::fs::File::create(self.unused("dockerd")).expect("a log");
         let child = self
-            .command(&script("without-hub"))
-            .arg(self.directory.path())
-            .arg(script("private-dockerd"))
+            .command(&script("private-dockerd"))
             .arg(&directory)
             .args(arguments)
             .stdout(log.try_clone().expect("a second handle"))
