@@ -54,7 +54,7 @@ impl Part {
             Self::Handshakes => handshakes(modules, quick, report).await,
             Self::FirstByte => first_byte(modules, report).await,
             Self::Instructions => instructions(modules, report).await,
-            Self::Layer => layer(modules, quick, report).await,
+            Self::Layer => layer(modules, report).await,
             Self::Buffers => buffers(modules, quick, report).await,
         }
     }
@@ -319,8 +319,8 @@ async fn transfer(mirror: &Mirror) -> (f64, f64) {
     (bytes / 1e6 / outcome.elapsed.as_secs_f64(), outcome.cpu.as_secs_f64() / (bytes / 1e9))
 }
 
-async fn layer(modules: &Modules, quick: bool, report: &mut Report) {
-    let rounds = if quick { 3 } else { 11 };
+async fn layer(modules: &Modules, report: &mut Report) {
+    let rounds = 11;
     let origin = Origin::start(&[LAYER, MIB]);
     report.section(
         "A layer of 200 MB, and many slow ones",
