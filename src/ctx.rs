@@ -36,15 +36,29 @@ pub(crate) struct RequestCtx {
 pub(crate) struct Primary {
     pub(crate) url: Url,
     pub(crate) lines: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The lines are those that were sent. Over HTTP/2 they are the client's instead, and may hold
+    /// what the location does not pass on.
+    pub(crate) is_exact: bool,
 }
 
 /// An origin that is known at run time only.
 pub(crate) struct Destination {
     pub(crate) url: Url,
     pub(crate) relation: Relation,
-    /// The configuration names this origin itself, so its addresses may be private.
-    pub(crate) is_configured: bool,
+    pub(crate) reach: Reach,
     pub(crate) verify: bool,
+}
+
+/// At which addresses an origin may be asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reach {
+    /// At the one where the primary was: what a Host that the client has chosen resolves to is
+    /// another server.
+    Primary(SocketAddr),
+    /// At those of its name, which stands in the configuration.
+    Configured,
+    /// At those of its name that a redirect may lead to.
+    Permitted,
 }
 
 /// What an origin is to the one that the client's request was meant for.

@@ -7,7 +7,7 @@ use rules::fallback::{self, Authorization, Outcome, Step, Target};
 use rules::{cdn_loop, fallback::Conditions};
 
 use crate::conf::{LocConf, Setting};
-use crate::ctx::{Destination, Relation};
+use crate::ctx::{Destination, Reach, Relation};
 use crate::module::Docker;
 use crate::nginx::conf::{Conf, Directive, SetError};
 use crate::nginx::request::Request;
@@ -100,7 +100,7 @@ pub(crate) fn destination(target: &Target, uri: &str) -> Destination {
     Destination {
         url: target.url(uri),
         relation: Relation::Fallback,
-        is_configured: true,
+        reach: Reach::Configured,
         verify: target.verify,
     }
 }

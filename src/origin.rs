@@ -23,7 +23,7 @@ use rules::request::{Carry, Head};
 use rules::{body, request, resolv};
 
 use crate::conf::{self, LocConf, MainConf};
-use crate::ctx::{Answer, Primary, Relation, RequestCtx, Stage};
+use crate::ctx::{Answer, Destination, Primary, Reach, Relation, RequestCtx, Stage};
 use crate::module::Docker;
 use crate::nginx::conf::{Conf, Directive, SetError};
 use crate::nginx::idle::Limits;
@@ -256,7 +256,8 @@ fn answered(
     }
 
     let mut failure = None;
-    if !u.is_http() {
+    let is_upgrade = conf.is_follow && u.status() == 101;
+    if !u.is_http() || is_upgrade {
         // nginx would relay it, as HTTP/0.9, whatever it is.
         if !conf.is_follow && conf.follow(&uri).is_none() && conf.targets(&uri).is_empty() {
             return Ok(Verdict::Pass);
@@ -279,7 +280,7 @@ fn answered(
                     ctx.destination = Some(destination);
                     ctx.stage = Stage::Entering;
                 }
-                return Ok(leave(r, u, ways.to(verify)));
+                return Ok(leave(r, ctx, u, ways.to(verify)));
             }
             Followed::Refused(why) => failure = Some(why),
         }
@@ -309,7 +310,7 @@ fn answered(
         Next::Ask { verify } => ways.to(verify),
         Next::Answer => ways.any(),
     };
-    Ok(leave(r, u, location))
+    Ok(leave(r, ctx, u, location))
 }
 
 /// Only these answers can lead anywhere else; most answers are none of them, and cost nothing.
@@ -421,9 +422,15 @@ fn unavailable(ctx: &RequestCtx) -> Answer {
 }
 
 /// Lets go of an upstream that has answered, and makes the internal redirect.
-fn leave(r: Request<'_>, u: Upstream<'_>, location: Option<Location>) -> Verdict {
+fn leave(
+    r: Request<'_>,
+    ctx: &RefCell<RequestCtx>,
+    u: Upstream<'_>,
+    location: Option<Location>,
+) -> Verdict {
     // Every destination has a follow location; without one the answer stays what it is.
     let Some(location) = location else { return Verdict::Pass };
+    ctx.borrow_mut().spent = Some(u.id());
     let keep = u.is_persistent() && matches!(whole_body(u), Body::Whole(_));
     u.release(keep);
     r.clear_response();
@@ -435,6 +442,10 @@ fn leave(r: Request<'_>, u: Upstream<'_>, location: Option<Location>) -> Verdict
 fn whole_body(u: Upstream<'_>) -> Body<'_> {
     // A cache has nginx ask GET where the client asked HEAD.
     let is_bodiless = u.was_asked_head() || matches!(u.status(), 204 | 304);
+    if u.head().is_empty() {
+        // Over HTTP/2, what was received is frames.
+        return Body::Partial;
+    }
     let framing = match (is_bodiless, u.is_chunked()) {
         (true, _) => Framing::None,
         (false, true) => Framing::Chunked,
@@ -455,12 +466,14 @@ fn whole_body(u: Upstream<'_>) -> Body<'_> {
 ///
 /// If the location sends a Host that is none.
 pub(crate) fn primary(r: Request<'_>, u: Upstream<'_>) -> Result<Primary, LocationError> {
-    let (host, lines) = match Head::parse(u.request_head()) {
+    let head = Head::parse(u.request_head());
+    let is_exact = head.is_some();
+    let (host, lines) = match head {
         Some(head) => (head.host().map(<[u8]>::to_vec), owned(head.lines())),
         None => (None, owned(r.request_lines())),
     };
     let host = host.unwrap_or_else(|| u.authority());
-    Ok(Primary { url: Url::parse(&[u.schema(), &host, u.uri()].concat())?, lines })
+    Ok(Primary { url: Url::parse(&[u.schema(), &host, u.uri()].concat())?, lines, is_exact })
 }
 
 fn owned<'a>(lines: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -588,13 +601,10 @@ pub(crate) fn preaccess(
                 let step = step(r, conf, &ctx, &uri, Outcome::Error, 1);
                 go_on(r, conf, &mut ctx, &uri, step, Outcome::Error, Some(why))
             }
-            stage @ (Stage::Primary | Stage::Asking(_)) => {
-                let has_left = matches!(stage, Stage::Asking(_));
-                match gave_up(r, conf, ways, ctx, has_left) {
-                    Ok(next) => next,
-                    Err(phase) => return phase,
-                }
-            }
+            Stage::Primary | Stage::Asking(_) => match gave_up(r, conf, ways, ctx) {
+                Ok(next) => next,
+                Err(phase) => return phase,
+            },
         };
         if let Next::Ask { verify } = next
             && let Some(location) = ways.to(verify)
@@ -619,13 +629,12 @@ fn give_up(r: Request<'_>, ways: &Ways, status: u16) -> Phase {
 ///
 /// Error pages also fire for others: for limit_req, for auth_request and its subrequest (which
 /// would be granted by a fallback's 200), and X-Accel-Redirect may name our location. They get
-/// the status that they came with. `has_left`: it was a destination's upstream, not the primary's.
+/// the status that they came with.
 fn gave_up(
     r: Request<'_>,
     conf: &LocConf,
     ways: &Ways,
     ctx: &RefCell<RequestCtx>,
-    has_left: bool,
 ) -> Result<Next, Phase> {
     let status = r.err_status();
     if status == 0 {
@@ -634,10 +643,12 @@ fn gave_up(
     r.allow_error_page();
     let proxy = r.main_conf::<Docker>().proxy;
     let u = r.upstream().filter(|u| {
-        let is_ours = has_left || proxy.is_some_and(|p| u.is_of(ways.own, p));
-        r.is_main() && is_ours && !u.is_live() && ctx.borrow().spent != Some(u.id())
+        let is_ours = u.is_run_time_origin() || proxy.is_some_and(|p| u.is_of(ways.own, p));
+        let is_fresh = !u.is_live() && ctx.borrow().spent != Some(u.id());
+        is_ours && is_fresh && r.is_main() && !r.is_post_action()
     });
     let Some(u) = u else { return Err(give_up(r, ways, status)) };
+    let has_left = u.is_run_time_origin();
 
     let mut ctx = ctx.borrow_mut();
     if !has_left {
@@ -676,10 +687,14 @@ fn gave_up(
 
 /// Finds the destination's addresses. `Ok`: the stage says what came of it.
 fn resolve(r: Request<'_>, conf: &LocConf, ctx: &RefCell<RequestCtx>) -> Result<(), Phase> {
-    let (literal, host) = match &ctx.borrow().destination {
-        Some(destination) => (destination.url.ip(), destination.url.host.clone()),
+    let (reach, literal, host) = match &ctx.borrow().destination {
+        Some(Destination { reach, url, .. }) => (*reach, url.ip(), url.host.clone()),
         None => return Err(Phase::Status(500)),
     };
+    if let Reach::Primary(address) = reach {
+        ctx.borrow_mut().stage = Stage::Resolved(vec![address]);
+        return Ok(());
+    }
     if let Some(address) = literal {
         found(conf, &mut ctx.borrow_mut(), &[address]);
         return Ok(());
@@ -720,7 +735,7 @@ fn found(conf: &LocConf, ctx: &mut RequestCtx, addresses: &[IpAddr]) {
     let Some(destination) = &ctx.destination else { return };
     let policy = conf.follow.as_ref().and_then(|follow| follow.value.as_ref().as_ref());
     let is_allowed = |address: &IpAddr| {
-        destination.is_configured
+        destination.reach == Reach::Configured
             || policy.map_or_else(|| Policy::default().permits(*address), |p| p.permits(*address))
     };
     let port = destination.url.port;
@@ -748,13 +763,21 @@ pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
     };
 
     let carry = match destination.relation {
-        Relation::Same => Carry::All,
-        Relation::Foreign => Carry::Public { authorization: None, via: &main.loop_id },
+        Relation::Same if primary.is_exact => Carry::All,
+        Relation::Same | Relation::Foreign => {
+            Carry::Public { authorization: None, via: &main.loop_id }
+        }
         Relation::Fallback => {
             Carry::Public { authorization: token(r, &ctx, addresses), via: &main.loop_id }
         }
     };
-    let lines = primary.lines.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+    // A range that the client did not ask for is slice's, which does not see the answer.
+    let has_range = r.request_line("Range").is_some();
+    let lines = primary
+        .lines
+        .iter()
+        .map(|(name, value)| (name.as_slice(), value.as_slice()))
+        .filter(|(name, _)| has_range || !name.eq_ignore_ascii_case(b"Range"));
     let method = if r.is_head() { "HEAD" } else { "GET" };
     Some(Plan {
         tls: destination.url.scheme == Scheme::Https,
@@ -781,7 +804,8 @@ fn token<'r>(r: Request<'r>, ctx: &RequestCtx, addresses: &[SocketAddr]) -> Opti
     let target = LocConf::of(r).targets(&uri).get(ctx.target.checked_sub(1)?)?;
     let is_loopback = addresses.iter().all(|address| address.ip().is_loopback());
     let value = r.request_line("Authorization")?;
-    let was_passed = ctx.primary.get()?.lines.iter().any(|(name, passed)| {
+    let primary = ctx.primary.get().filter(|primary| primary.is_exact)?;
+    let was_passed = primary.lines.iter().any(|(name, passed)| {
         name.eq_ignore_ascii_case(b"Authorization") && passed.as_slice() == value
     });
     let is_token = fallback::authorization(r) == Authorization::Bearer;

@@ -6,7 +6,7 @@ use rules::redirect::{self, Decision, Policy, Redirect};
 use rules::{answer, directive};
 
 use crate::conf::{LocConf, Setting};
-use crate::ctx::{Destination, Relation, RequestCtx};
+use crate::ctx::{Destination, Reach, Relation, RequestCtx};
 use crate::nginx::conf::{Conf, Directive, SetError};
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
@@ -56,10 +56,12 @@ pub(crate) fn decide(
         Decision::Pass => Outcome::Pass,
         Decision::Follow(url) => {
             let same = url.same_origin(base);
-            let (relation, is_configured) = match &ctx.destination {
-                _ if !same => (Relation::Foreign, false),
-                None => (Relation::Same, true),
-                Some(from) => (from.relation, from.is_configured),
+            let (relation, reach) = match (&ctx.destination, u.peer_address()) {
+                _ if !same => (Relation::Foreign, Reach::Permitted),
+                (Some(from), _) => (from.relation, from.reach),
+                (None, Some(address)) => (Relation::Same, Reach::Primary(address)),
+                // Behind a Unix socket; the client has come here by the same name.
+                (None, None) => return Outcome::Pass,
             };
             // Its certificate is checked as the primary's would be checked by default, and as that
             // of the target where there is one.
@@ -73,7 +75,7 @@ pub(crate) fn decide(
                 Relation::Same | Relation::Foreign => url.without_query(),
             };
             r.log(Level::Info, format_args!("following redirect ({}) to \"{shown}\"", u.status()));
-            Outcome::Follow(Destination { url, relation, is_configured, verify })
+            Outcome::Follow(Destination { url, relation, reach, verify })
         }
         Decision::Refuse(refusal) => {
             let host = refusal.host().map_or_else(|| base.authority(), str::to_owned);

@@ -73,6 +73,10 @@ impl<'r> Request<'r> {
             (*line).key = copy(self.pool(), name)?;
             (*line).value = copy(self.pool(), value)?;
             (*line).hash = 1;
+            if name.eq_ignore_ascii_case(b"Content-Encoding") {
+                // What is encoded already is not to be encoded again by gzip.
+                (*self.as_ptr()).headers_out.content_encoding = line;
+            }
         }
         Ok(())
     }

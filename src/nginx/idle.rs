@@ -79,17 +79,20 @@ thread_local! {
     static WORKER: RefCell<Worker> = RefCell::default();
 }
 
-/// An idle connection to `key`, taken out, and the address that it goes to.
+/// An idle connection to `key` at one of `addresses`, taken out, and the address that it goes to.
+/// A name may have other addresses than when the connection was made, or be refused some of them.
 ///
 /// # Safety
 ///
 /// `log` is the log of the request that is going to use the connection.
 pub(super) unsafe fn take(
     key: &Key,
+    addresses: &[SocketAddr],
     log: *mut ngx_log_t,
 ) -> Option<(*mut ngx_connection_t, SocketAddr)> {
     let found = WORKER.with_borrow_mut(|worker| {
-        let index = worker.idle.iter().rposition(|idle| *idle.key == *key)?;
+        let serves = |idle: &Idle| *idle.key == *key && addresses.contains(&idle.address);
+        let index = worker.idle.iter().rposition(serves)?;
         worker.idle.remove(index)
     })?;
     let c = found.connection;
@@ -314,7 +317,7 @@ unsafe fn is_tls(c: *mut ngx_connection_t) -> bool {
     return unsafe { !(*c).ssl.is_null() };
     #[cfg(not(ngx_feature = "ssl"))]
     {
-        let _ = ptr::from_ref(&c);
+        let _ = c;
         false
     }
 }

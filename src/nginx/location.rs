@@ -12,7 +12,7 @@ use nginx_sys::{
 };
 
 use super::conf::{Conf, http_modules};
-use super::{Module, NoMemory, bytes, copy, ctx_index, literal};
+use super::{Module, NoMemory, bytes, copy, ctx_index};
 
 /// A location's configurations, one a module.
 #[derive(Clone, Copy, Debug)]
@@ -168,7 +168,10 @@ impl Conf {
             (*location.core()).name = (*place.location.core()).name;
             (*location.core()).set_noname(1);
 
-            self.parse(text)?;
+            let file = (*self.0).conf_file;
+            let parsed = self.parse(text);
+            (*self.0).conf_file = file;
+            parsed?;
 
             for module in http_modules(self.cycle()) {
                 let Some(merge) = (*module.definition()).merge_loc_conf else { continue };
@@ -199,7 +202,10 @@ impl Conf {
             file.buffer = ptr::addr_of_mut!(buffer);
             // Any descriptor but NGX_INVALID_FILE says "a block, not a file".
             file.file.fd = i32::MAX;
-            file.file.name = literal("the docker module's follow location");
+            // nginx prints it as a C string.
+            let name = c"the docker module's follow location";
+            file.file.name =
+                ngx_str_t { len: name.count_bytes(), data: name.as_ptr().cast::<u8>().cast_mut() };
             file.file.log = (*self.0).log;
             file.line = 1;
 

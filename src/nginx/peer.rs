@@ -4,6 +4,7 @@ use core::mem::size_of;
 use core::net::SocketAddr;
 use core::ptr;
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 use nginx_sys::{
     NGX_PEER_FAILED, ngx_alloc_chain_link, ngx_create_temp_buf, ngx_current_msec, ngx_exiting,
@@ -14,6 +15,7 @@ use nginx_sys::{
 
 use super::idle::{self, Key, Limits};
 use super::request::Request;
+use super::resolver::socket_address;
 use super::upstream::Upstream;
 use super::{DONE, ERROR, NoMemory, OK, address, copy, guard};
 
@@ -85,6 +87,16 @@ struct Peer {
 pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
     let Some(u) = r.upstream().map(Upstream::as_ptr) else { return Err(NoMemory) };
     let Plan { tls, host, mut addresses, head, logged_uri, limits } = plan;
+    // SAFETY: null, or what `proxy_bind` has set.
+    let bound = unsafe { (*u).peer.local };
+    keep_usable(&mut addresses, |address| address.is_ipv4() || has_ipv6());
+    if !bound.is_null() {
+        // SAFETY: a bound address has a socket address.
+        let bound = unsafe { socket_address((*bound).sockaddr) };
+        keep_usable(&mut addresses, |address| {
+            bound.is_none_or(|bound| bound.is_ipv4() == address.is_ipv4())
+        });
+    }
     idle::sort(&mut addresses);
     // SAFETY: nginx calls `peer.init` with the upstream's request built and no peer yet. Peer and
     // buffers live in the request's pool; the peer is dropped with it.
@@ -141,17 +153,41 @@ pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
     Ok(())
 }
 
+/// Drops the addresses that cannot be connected from here: nginx ends a request whose socket cannot
+/// be made, and asks no other address. If none is left, nginx says why.
+fn keep_usable(addresses: &mut Vec<SocketAddr>, is_usable: impl Fn(&SocketAddr) -> bool) {
+    if addresses.iter().any(&is_usable) {
+        addresses.retain(is_usable);
+    }
+}
+
+/// The kernel makes IPv6 sockets.
+fn has_ipv6() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        // SAFETY: plain system calls; the descriptor is ours.
+        unsafe {
+            let fd = libc::socket(libc::AF_INET6, libc::SOCK_STREAM, 0);
+            fd != -1 && libc::close(fd) == 0
+        }
+    })
+}
+
 impl Upstream<'_> {
     /// Where the last attempt ended, if this upstream is a run-time origin and it failed.
     pub(crate) fn failure(self) -> Option<Failure> {
-        // SAFETY: the data is a peer of ours iff the function is.
-        unsafe {
-            let peer = ptr::addr_of!((*self.as_ptr()).peer);
-            let ours = (*peer)
-                .get
-                .is_some_and(|f| ptr::fn_addr_eq(f, get as unsafe extern "C" fn(_, _) -> _));
-            if ours { (*(*peer).data.cast::<Peer>()).failure } else { None }
+        if !self.is_run_time_origin() {
+            return None;
         }
+        // SAFETY: the data is what `start` put there.
+        unsafe { (*(*self.as_ptr()).peer.data.cast::<Peer>()).failure }
+    }
+
+    /// It was set up by [`start`].
+    pub(crate) fn is_run_time_origin(self) -> bool {
+        // SAFETY: plain field of an upstream in the request's pool.
+        let get_peer = unsafe { (*self.as_ptr()).peer.get };
+        get_peer.is_some_and(|f| ptr::fn_addr_eq(f, get as unsafe extern "C" fn(_, _) -> _))
     }
 }
 
@@ -171,7 +207,7 @@ unsafe extern "C" fn get(
             (*pc).set_cached(0);
             (*pc).connection = ptr::null_mut();
 
-            if let Some((connection, address)) = idle::take(&peer.key, (*pc).log) {
+            if let Some((connection, address)) = idle::take(&peer.key, &peer.addresses, (*pc).log) {
                 (*pc).connection = connection;
                 (*pc).set_cached(1);
                 return if set_address(pc, peer, address).is_ok() { DONE } else { ERROR };

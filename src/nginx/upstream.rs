@@ -1,5 +1,6 @@
 //! What upstream was asked, what it answered, and how to leave it.
 
+use core::net::SocketAddr;
 use core::ptr::{self, NonNull};
 
 use nginx_sys::{ngx_http_upstream_t, ngx_pfree, ngx_table_elt_t};
@@ -8,6 +9,7 @@ use super::bits::ngx_http_request_s as Bits;
 use super::headers::{Line, lines};
 use super::location::Location;
 use super::request::Request;
+use super::resolver::socket_address;
 use super::{address, bytes};
 
 /// The upstream that a request has, or had.
@@ -74,6 +76,15 @@ impl<'r> Upstream<'r> {
         unsafe {
             let location: *mut ngx_table_elt_t = (*self.as_ptr()).headers_in.location;
             (!location.is_null()).then(|| bytes((*location).value))
+        }
+    }
+
+    /// The address that is being asked, if it is one of the internet protocols.
+    pub(crate) fn peer_address(self) -> Option<SocketAddr> {
+        // SAFETY: null, or a socket address as long as its family needs, while nginx works on it.
+        unsafe {
+            let address = (*self.as_ptr()).peer.sockaddr;
+            if address.is_null() { None } else { socket_address(address) }
         }
     }
 
