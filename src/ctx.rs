@@ -46,6 +46,8 @@ pub(crate) struct Destination {
     pub(crate) url: Url,
     pub(crate) relation: Relation,
     pub(crate) reach: Reach,
+    /// What its certificate must be for.
+    pub(crate) tls_name: String,
     pub(crate) verify: bool,
 }
 

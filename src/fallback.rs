@@ -98,6 +98,7 @@ pub(crate) fn decide(
 /// Where the request for `uri` goes at `target`.
 pub(crate) fn destination(target: &Target, uri: &str) -> Destination {
     Destination {
+        tls_name: target.base.host.clone(),
         url: target.url(uri),
         relation: Relation::Fallback,
         reach: Reach::Configured,

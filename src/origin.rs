@@ -781,7 +781,7 @@ pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
     let method = if r.is_head() { "HEAD" } else { "GET" };
     Some(Plan {
         tls: destination.url.scheme == Scheme::Https,
-        host: destination.url.host.clone(),
+        host: destination.tls_name.clone(),
         addresses: addresses.clone(),
         head: request::head(method, &destination.url, &carry, lines),
         // A CDN's signature, or the path by which a fallback knows its own, belong in no log.
@@ -842,5 +842,5 @@ pub(crate) fn target_url(r: Request<'_>) -> Option<Vec<u8>> {
 /// `$docker_target_name`, for `follow.conf`: what the certificate must be for.
 pub(crate) fn target_name(r: Request<'_>) -> Option<Vec<u8>> {
     let ctx = r.ctx::<Docker>()?.borrow();
-    Some(ctx.destination.as_ref()?.url.host.clone().into_bytes())
+    Some(ctx.destination.as_ref()?.tls_name.clone().into_bytes())
 }

@@ -63,6 +63,12 @@ pub(crate) fn decide(
                 // Behind a Unix socket; the client has come here by the same name.
                 (None, None) => return Outcome::Pass,
             };
+            // The primary's certificate need not be for the Host that it is sent.
+            let tls_name = match (&ctx.destination, reach) {
+                (Some(from), Reach::Primary(_)) => from.tls_name.clone(),
+                (None, Reach::Primary(_)) => u.tls_name().unwrap_or_default(),
+                (_, Reach::Configured | Reach::Permitted) => url.host.clone(),
+            };
             // Its certificate is checked as the primary's would be checked by default, and as that
             // of the target where there is one.
             let verify = match &ctx.destination {
@@ -75,7 +81,7 @@ pub(crate) fn decide(
                 Relation::Same | Relation::Foreign => url.without_query(),
             };
             r.log(Level::Info, format_args!("following redirect ({}) to \"{shown}\"", u.status()));
-            Outcome::Follow(Destination { url, relation, reach, verify })
+            Outcome::Follow(Destination { url, relation, reach, tls_name, verify })
         }
         Decision::Refuse(refusal) => {
             let host = refusal.host().map_or_else(|| base.authority(), str::to_owned);

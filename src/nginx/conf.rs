@@ -278,6 +278,13 @@ impl Conf {
 pub(crate) struct ComplexValue(*mut ngx_http_complex_value_t);
 
 impl ComplexValue {
+    /// # Safety
+    ///
+    /// `value` is null, or a compiled value that lives as long as its configuration.
+    pub(super) unsafe fn new(value: *mut ngx_http_complex_value_t) -> Option<Self> {
+        (!value.is_null()).then_some(Self(value))
+    }
+
     /// The value for this request; `None` if a variable could not be computed.
     pub(crate) fn evaluate<'r>(self, r: Request<'r>) -> Option<&'r [u8]> {
         let mut value = ngx_str_t::empty();

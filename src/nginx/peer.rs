@@ -25,6 +25,7 @@ const CONNECT_TIMEOUT: ngx_msec_t = 1_000;
 /// What to ask, and whom.
 pub(crate) struct Plan {
     pub(crate) tls: bool,
+    /// What the certificate must be for; without TLS, the host all the same.
     pub(crate) host: String,
     /// Tried in this order, those that failed lately last; never empty.
     pub(crate) addresses: Vec<SocketAddr>,

@@ -6,6 +6,7 @@ use core::ptr::{self, NonNull};
 use nginx_sys::{ngx_http_upstream_t, ngx_pfree, ngx_table_elt_t};
 
 use super::bits::ngx_http_request_s as Bits;
+use super::conf::ComplexValue;
 use super::headers::{Line, lines};
 use super::location::Location;
 use super::request::Request;
@@ -79,6 +80,24 @@ impl<'r> Upstream<'r> {
         }
     }
 
+    /// The name that its certificate is checked for, by `proxy_ssl_name` or by `proxy_pass`.
+    pub(crate) fn tls_name(self) -> Option<String> {
+        // SAFETY: null, or a compiled value of the configuration.
+        #[cfg(ngx_feature = "ssl")]
+        let set = unsafe { ComplexValue::new((*(*self.as_ptr()).conf).ssl_name) };
+        #[cfg(not(ngx_feature = "ssl"))]
+        let set: Option<ComplexValue> = None;
+        let name = match set {
+            Some(set) => set.evaluate(self.request)?.to_vec(),
+            None => self.host_and_port().0.to_vec(),
+        };
+        // As nginx does: a port may come with it.
+        let name = String::from_utf8(name).ok()?;
+        let end = if name.starts_with('[') { name.find(']')? + 1 } else { 0 };
+        let port = name.get(end..)?.find(':').map_or(name.len(), |colon| end + colon);
+        name.get(..port).map(str::to_owned)
+    }
+
     /// The address that is being asked, if it is one of the internet protocols.
     pub(crate) fn peer_address(self) -> Option<SocketAddr> {
         // SAFETY: null, or a socket address as long as its family needs, while nginx works on it.
@@ -109,8 +128,14 @@ impl<'r> Upstream<'r> {
 
     /// Host and port under which the configuration knows it: without a port for an `upstream`.
     pub(crate) fn authority(self) -> Vec<u8> {
+        let (host, port) = self.host_and_port();
+        let port = if port == 0 { String::new() } else { format!(":{port}") };
+        [host, port.as_bytes()].concat()
+    }
+
+    fn host_and_port(self) -> (&'r [u8], u16) {
         // SAFETY: both are null or valid as long as the request.
-        let (host, port) = unsafe {
+        unsafe {
             let resolved = (*self.as_ptr()).resolved;
             let conf = (*self.as_ptr()).upstream;
             match (resolved.is_null(), conf.is_null()) {
@@ -118,9 +143,7 @@ impl<'r> Upstream<'r> {
                 (true, false) => (bytes((*conf).host), (*conf).port),
                 (true, true) => (&[][..], 0),
             }
-        };
-        let port = if port == 0 { String::new() } else { format!(":{port}") };
-        [host, port.as_bytes()].concat()
+        }
     }
 
     /// The bytes of the request as they were sent; empty if none were prepared.

@@ -168,3 +168,25 @@ fn the_id_in_cdn_loop_is_the_same_in_all_workers() {
     ids.dedup();
     assert_eq!(ids.len(), 1, "{ids:?}");
 }
+
+#[test]
+fn a_host_of_the_clients_choice_leads_to_no_other_server() {
+    let hub = start_hub();
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "docker_follow_redirect on allow={CDN};
+             proxy_set_header Connection '';
+             proxy_set_header Host $http_host;
+             proxy_set_header Authorization 'Basic c2VjcmV0';
+             location / {{ proxy_pass https://{REGISTRY}; }}"
+        ))
+        .start();
+    hub.on_times(REGISTRY, "/v2/", 1, Fault::redirect(301, "/v2/x"));
+    let _ = get(&nginx.url("/v2//x")).header("Host", OTHER).send();
+
+    assert_eq!(hub.requests(OTHER).len(), 0, "{}", nginx.errors());
+    let asked = hub.requests(REGISTRY);
+    let asked: Vec<_> =
+        asked.iter().map(|request| (&*request.uri, request.header("host"))).collect();
+    assert_eq!(asked, [("/v2//x", Some(OTHER)), ("/v2/x", Some(OTHER))]);
+}

@@ -160,7 +160,7 @@ fn a_location_is_resolved_against_the_url_that_was_asked() {
         ("proxy_pass with a URI", "/web/b", "x", REGISTRY, "/v2/a/x"),
         ("rewrite", "/rewritten/b", "x", REGISTRY, "/v2/a/b/x"),
         ("proxy_pass with a variable", "/variable/v2/a", "x", REGISTRY, "/v2/x"),
-        ("Host as it was sent", "/named/v2/b", "x", CDN, "/v2/x"),
+        ("Host as it was sent", "/named/v2/b", "x", REGISTRY, "/v2/x"),
     ];
 
     for (name, target, location, host, want) in cases {
