@@ -75,12 +75,15 @@ pub(crate) fn decide(
                 Some(from) if same => from.verify,
                 _ => policy.verify,
             };
-            // The path of a fallback may be its secret.
-            let shown = match relation {
-                Relation::Fallback => format!("{}://{}", url.scheme.as_str(), url.authority()),
-                Relation::Same | Relation::Foreign => url.without_query(),
-            };
-            r.log(Level::Info, format_args!("following redirect ({}) to \"{shown}\"", u.status()));
+            if r.logs(Level::Info) {
+                // The path of a fallback may be its secret.
+                let shown = match relation {
+                    Relation::Fallback => format!("{}://{}", url.scheme.as_str(), url.authority()),
+                    Relation::Same | Relation::Foreign => url.without_query(),
+                };
+                let status = u.status();
+                r.log(Level::Info, format_args!("following redirect ({status}) to \"{shown}\""));
+            }
             Outcome::Follow(Destination { url, relation, reach, tls_name, verify })
         }
         Decision::Refuse(refusal) => {

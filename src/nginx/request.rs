@@ -200,6 +200,12 @@ impl<'r> Request<'r> {
         }
     }
 
+    /// Lines of this level are written: for those whose text costs something.
+    pub(crate) fn logs(self, level: Level) -> bool {
+        // SAFETY: a live request has a connection with a log.
+        unsafe { (*(*(*self.as_ptr()).connection).log).log_level >= level as usize }
+    }
+
     pub(crate) fn log(self, level: Level, message: fmt::Arguments<'_>) {
         // SAFETY: a live request has a connection with a log.
         unsafe { log::write((*(*self.as_ptr()).connection).log, level, message) }
