@@ -296,7 +296,7 @@ fn answered(
     // One to go there, one to go on from there.
     let step = step(r, conf, &ctx.borrow(), &uri, outcome, 2);
     if step == Step::Answer && failure.is_none() {
-        pass(r, &ctx.borrow());
+        pass(r, &mut ctx.borrow_mut());
         return Ok(Verdict::Pass);
     }
 
@@ -321,7 +321,11 @@ fn is_interesting(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> bool {
 }
 
 /// The answer that goes to the client comes from `ctx`'s destination.
-fn pass(r: Request<'_>, ctx: &RequestCtx) {
+fn pass(r: Request<'_>, ctx: &mut RequestCtx) {
+    // A download may last for hours, and nobody else is asked any more.
+    if let Some(primary) = ctx.primary.get_mut() {
+        primary.lines = Vec::new();
+    }
     let is_foreign = ctx.destination.as_ref().is_some_and(|d| d.relation != Relation::Same);
     if is_foreign {
         for line in r.response_lines().filter(|line| request::speaks_for_origin(line.name())) {
