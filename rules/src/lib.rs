@@ -14,6 +14,7 @@ pub mod authority;
 pub mod body;
 pub mod cdn_loop;
 pub mod challenge;
+pub mod digest;
 pub mod directive;
 pub mod error;
 pub mod fallback;

@@ -1,0 +1,125 @@
+//! SHA-256, by which a registry's content is addressed (OCI image-spec, "Digests").
+
+use sha2::Digest as _;
+
+/// A SHA-256 of bytes that come piece by piece.
+#[derive(Clone, Default)]
+pub struct Sha256(sha2::Sha256);
+
+impl Sha256 {
+    /// Takes the next bytes in.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all that was taken in.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
+/// The digest of some content.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut hash = Sha256::default();
+        hash.update(bytes);
+        hash.finish()
+    }
+
+    /// Reads `sha256:` and 64 lower-case hexadecimal digits. Other algorithms are none of ours:
+    /// what they address can be passed on, and not be checked.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let digits = text.strip_prefix(b"sha256:")?;
+        let mut digest = [0; 32];
+        if digits.len() != 2 * digest.len() {
+            return None;
+        }
+        for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
+            let [high, low] = pair else { return None };
+            *byte = nibble(*high)? << 4 | nibble(*low)?;
+        }
+        Some(Self(digest))
+    }
+}
+
+impl std::fmt::Display for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// The name of something in shared memory: half of a SHA-256, so that nobody finds two things of
+/// one name, and that what it was made of cannot be read back from it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Key(pub u128);
+
+impl Key {
+    /// The key of what the parts, in this order, name. Where one part ends and the next begins
+    /// makes a difference.
+    pub fn of(parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::default();
+        for part in parts {
+            hash.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+            hash.update(part);
+        }
+        let Digest(digest) = hash.finish();
+        let (half, _) = digest.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
+        Self(u128::from_le_bytes(*half))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FIPS 180-4's example.
+    const ABC: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    #[test]
+    fn pieces_make_the_digest_of_the_whole() {
+        let mut hash = Sha256::default();
+        hash.update(b"a");
+        hash.update(b"");
+        hash.update(b"bc");
+
+        let digest = hash.finish();
+
+        assert_eq!(digest, Digest::of(b"abc"));
+        assert_eq!(digest.to_string(), ABC);
+    }
+
+    #[test]
+    fn a_digest_is_read_as_it_is_written() {
+        assert_eq!(Digest::parse(ABC.as_bytes()), Some(Digest::of(b"abc")));
+    }
+
+    #[test]
+    fn what_is_no_sha256_is_no_digest() {
+        let upper = ABC.to_uppercase();
+        let rows = ["", "sha256:", "sha512:00", &ABC[..70], &format!("{ABC}0"), &upper];
+
+        for text in rows {
+            assert_eq!(Digest::parse(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_tells_parts_apart() {
+        assert_eq!(Key::of(&[b"ab", b"c"]), Key::of(&[b"ab", b"c"]));
+        assert_ne!(Key::of(&[b"ab", b"c"]), Key::of(&[b"a", b"bc"]));
+        assert_ne!(Key::of(&[b"ab"]), Key::of(&[b"ab", b""]));
+    }
+}
