@@ -4,8 +4,8 @@ use core::ffi::{c_char, c_void};
 use core::ptr;
 
 use nginx_sys::{
-    NGX_HTTP_MODULE, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_module_t, ngx_http_request_t,
-    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_uint_t,
+    NGX_HTTP_MODULE, ngx_chain_t, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_module_t,
+    ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_uint_t,
 };
 
 use crate::conf::{self, LocConf, MainConf};
@@ -76,7 +76,7 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     guard(ERROR, || {
         // SAFETY: nginx passes a live `cf`.
         let cf = unsafe { Conf::new(cf) };
-        filter::install(header_filter);
+        filter::install(header_filter, body_filter);
         let hooks = conf::Hooks { preaccess, init_peer, cycle_end };
         if conf::complete(cf, &hooks).is_ok() { OK } else { ERROR }
     })
@@ -115,11 +115,17 @@ unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
         // SAFETY: nginx calls header filters with a live request.
         match origin::header_filter(unsafe { Request::new(r) }) {
             // SAFETY: the request that we were given.
-            Verdict::Pass => unsafe { filter::next(r) },
+            Verdict::Pass => unsafe { filter::next_header(r) },
             // The answer is not sent: the caller finds its upstream finalized already.
             Verdict::Left => ERROR,
         }
     })
+}
+
+/// First of all body filters.
+unsafe extern "C" fn body_filter(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> ngx_int_t {
+    // SAFETY: what nginx passed.
+    guard(ERROR, || unsafe { filter::next_body(r, chain) })
 }
 
 unsafe extern "C" fn preaccess(r: *mut ngx_http_request_t) -> ngx_int_t {
