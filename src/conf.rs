@@ -12,6 +12,7 @@ use crate::module::Docker;
 use crate::nginx::conf::{Conf, http_module, on_cycle_end};
 use crate::nginx::location::{Location, Place};
 use crate::nginx::request::Request;
+use crate::nginx::shm::Zone;
 use crate::origin::{self, Ways};
 use crate::realm::Realm;
 
@@ -22,6 +23,8 @@ pub(crate) struct Refused;
 #[derive(Default)]
 pub(crate) struct MainConf {
     pub(crate) keepalive: Option<Keepalive>,
+    /// By name, as they were declared.
+    pub(crate) zones: Vec<(String, Zone)>,
     /// What we call ourselves in `CDN-Loop`.
     pub(crate) loop_id: String,
     /// The number of nginx's proxy module among the http modules.
@@ -119,6 +122,12 @@ impl LocConf {
 impl MainConf {
     pub(crate) fn keepalive(&self) -> Keepalive {
         self.keepalive.unwrap_or_default()
+    }
+
+    /// The zone that holds what is known of backends: the first.
+    #[allow(dead_code)]
+    pub(crate) fn zone(&self) -> Option<Zone> {
+        self.zones.first().map(|(_, zone)| *zone)
     }
 }
 

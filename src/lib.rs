@@ -11,6 +11,7 @@ mod origin;
 mod realm;
 mod redirect;
 mod variables;
+mod zone;
 
 // The fence: no other module may hold `unsafe`.
 #[allow(unsafe_code)]

@@ -13,11 +13,12 @@ use crate::ctx::RequestCtx;
 use crate::fallback::{Fallback, FallbackOn};
 use crate::nginx::conf::{Conf, REFUSED, location_command, main_command};
 use crate::nginx::request::Request;
-use crate::nginx::{AGAIN, DECLINED, ERROR, Module, OK, filter, guard, idle, peer, variable};
+use crate::nginx::{AGAIN, DECLINED, ERROR, Module, OK, filter, guard, idle, peer, shm, variable};
 use crate::origin::{self, Keepalive, Phase, Verdict};
 use crate::realm::RealmRewrite;
 use crate::redirect::FollowRedirect;
 use crate::variables;
+use crate::zone::Zone;
 
 /// The module, to those who look up its configuration.
 pub(crate) struct Docker;
@@ -35,12 +36,13 @@ unsafe impl Module for Docker {
 }
 
 /// nginx wants the table writable, and does not write.
-static mut COMMANDS: [ngx_command_t; 6] = [
+static mut COMMANDS: [ngx_command_t; 7] = [
     location_command::<RealmRewrite>(),
     location_command::<FollowRedirect>(),
     location_command::<Fallback>(),
     location_command::<FallbackOn>(),
     main_command::<Keepalive>(),
+    main_command::<Zone>(),
     ngx_command_t::empty(),
 ];
 
@@ -159,11 +161,17 @@ unsafe extern "C" fn init_peer(
 
 /// A worker ends: nginx reports sockets that are left open.
 unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
-    guard((), idle::flush);
+    guard((), flush);
 }
 
 /// A configuration is freed (with `master_process off` that happens in a process that goes on):
 /// idle connections are keyed by its addresses, and their handlers may be unloaded with it.
 unsafe extern "C" fn cycle_end(_data: *mut c_void) {
-    guard((), idle::flush);
+    guard((), flush);
+}
+
+/// What this process knows by addresses of the configuration, and of its zones.
+fn flush() {
+    idle::flush();
+    shm::flush();
 }

@@ -233,6 +233,42 @@ fn docker_keepalive_says_what_it_takes() {
 }
 
 #[test]
+fn docker_zone_says_what_it_takes() {
+    let form = "a name and a size such as \"docker:4m\", of 32768 bytes or more";
+    assert_invalid(
+        "docker_zone",
+        &[
+            ("no size", "docker", "docker", form),
+            ("too small", "docker:16k", "docker:16k", form),
+            ("two", "a:1m b:1m", "b:1m", ONLY),
+        ],
+    );
+    assert_good("two zones", "docker_zone a:1m; docker_zone b:1m;");
+    assert_refused(
+        "twice",
+        "docker_zone a:1m; docker_zone a:1m;",
+        "\"docker_zone\" directive is duplicate in ",
+    );
+    let (good, says) = nginx_t("limit_req_zone $uri zone=a:1m rate=1r/s; docker_zone a:1m;");
+    assert!(!good && says.contains("already declared"), "another module's: {says}");
+}
+
+#[test]
+fn a_zone_of_another_size_starts_empty() {
+    let nginx = Nginx::builder().http("include zone.conf;").file("zone.conf", "docker_zone a:1m;");
+    let nginx = nginx.start();
+    let path = nginx.prefix().join("zone.conf");
+
+    nginx.reload();
+    assert!(!nginx.errors().contains("starts empty"), "the same: {}", nginx.errors());
+
+    std::fs::write(path, "docker_zone a:2m;").expect("a file that can be written");
+    nginx.reload();
+    let line = nginx.wait_for_log("docker_zone \"a\" has another size now and starts empty");
+    assert!(line.contains("[notice]"), "{line}");
+}
+
+#[test]
 fn a_second_directive_at_the_same_level_is_refused() {
     for (directive, argument) in [
         ("docker_realm_rewrite", "on"),
@@ -357,6 +393,7 @@ fn directives_stand_in_http_server_and_location() {
         ("docker_fallback", "https://a"),
         ("docker_fallback_on", "error"),
         ("docker_keepalive", "8"),
+        ("docker_zone", "a:1m"),
     ];
     for (directive, argument) in directives {
         let text = format!("{directive} {argument};");
@@ -370,7 +407,7 @@ fn directives_stand_in_http_server_and_location() {
             format!("server {{ location @name {{ {text} }} }}"),
         ];
         for place in inner {
-            if directive == "docker_keepalive" {
+            if ["docker_keepalive", "docker_zone"].contains(&directive) {
                 assert_refused(directive, &place, &want);
             } else {
                 assert_good(directive, &place);

@@ -307,6 +307,36 @@ pub fn keepalive(args: &[&str]) -> Result<Keepalive, ArgError> {
     Ok(keepalive)
 }
 
+/// Reads the argument of `docker_zone`, `name:size`: the zone's name and its size in bytes.
+///
+/// # Errors
+///
+/// If there is not exactly one argument of that form, or the size is below `min`.
+pub fn zone<'a>(args: &[&'a str], min: usize) -> Result<(&'a str, usize), ArgError> {
+    let [arg] = args else {
+        return Err(ArgError::new(args.get(1).or(args.first()).unwrap_or(&""), ONLY));
+    };
+    arg.split_once(':')
+        .filter(|(name, _)| !name.is_empty())
+        .and_then(|(name, size)| Some((name, bytes(size).filter(|size| *size >= min)?)))
+        .ok_or_else(|| {
+            let allowed =
+                format!("a name and a size such as \"docker:4m\", of {min} bytes or more");
+            ArgError::new(arg, allowed)
+        })
+}
+
+/// nginx's syntax of sizes: a number of bytes, kilobytes (`k`) or megabytes (`m`), up to 1 TB.
+fn bytes(text: &str) -> Option<usize> {
+    const MAX: usize = 1 << 40;
+    let (digits, scale) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1 << 10),
+        None => text.strip_suffix(['m', 'M']).map_or((text, 1), |digits| (digits, 1 << 20)),
+    };
+    let number = usize::try_from(decimal(digits)?).ok()?;
+    number.checked_mul(scale).filter(|size| *size <= MAX)
+}
+
 /// Whether there is `off` and nothing else; an error if it is one of several arguments.
 fn is_off(args: &[&str]) -> Result<bool, ArgError> {
     match args {
@@ -655,6 +685,41 @@ mod tests {
 
         for (name, given, value, allowed) in rows {
             refused(name, keepalive(&args(given)), value, allowed);
+        }
+    }
+
+    #[test]
+    fn zone_takes_a_name_and_a_size() {
+        let rows = [
+            ("docker:32768", ("docker", 32_768)),
+            ("docker:32k", ("docker", 32_768)),
+            ("a:4m", ("a", 4 << 20)),
+            ("a:4M", ("a", 4 << 20)),
+        ];
+
+        for (given, want) in rows {
+            assert_eq!(zone(&args(given), 32_768), Ok(want), "{given}");
+        }
+    }
+
+    #[test]
+    fn zone_refuses_what_it_does_not_take() {
+        let form = "a name and a size such as \"docker:4m\", of 32768 bytes or more";
+        let rows = [
+            ("nothing", "", "", ONLY),
+            ("two", "a:1m b:1m", "b:1m", ONLY),
+            ("no size", "docker", "docker", form),
+            ("no name", ":1m", ":1m", form),
+            ("empty size", "a:", "a:", form),
+            ("too small", "a:32767", "a:32767", form),
+            ("unit", "a:1g", "a:1g", form),
+            ("negative", "a:-1m", "a:-1m", form),
+            ("too large", "a:1048577m", "a:1048577m", form),
+            ("overflow", "a:99999999999999999999m", "a:99999999999999999999m", form),
+        ];
+
+        for (name, given, value, allowed) in rows {
+            refused(name, zone(&args(given), 32_768), value, allowed);
         }
     }
 

@@ -14,6 +14,8 @@ pub(crate) enum Level {
     Error = nginx_sys::NGX_LOG_ERR as isize,
     /// Something broke a rule, and we go on.
     Warn = nginx_sys::NGX_LOG_WARN as isize,
+    /// Worth knowing, and rare.
+    Notice = nginx_sys::NGX_LOG_NOTICE as isize,
     /// What happens in the normal course of things.
     Info = nginx_sys::NGX_LOG_INFO as isize,
 }

@@ -13,6 +13,8 @@ pub(crate) mod log;
 pub(crate) mod peer;
 pub(crate) mod request;
 pub(crate) mod resolver;
+#[allow(dead_code)]
+pub(crate) mod shm;
 pub(crate) mod upstream;
 pub(crate) mod variable;
 
