@@ -10,6 +10,8 @@ use crate::nginx::resolver::Lookup;
 /// What each phase learned, for those after it. It survives internal redirects.
 #[derive(Default)]
 pub(crate) struct RequestCtx {
+    /// What a subrequest of ours is for; those of others have nothing here.
+    pub(crate) errand: Option<Errand>,
     /// What the primary was asked; set when the request leaves it.
     pub(crate) primary: OnceCell<Primary>,
     /// Who is asked: 0 is the primary, then come the fallback targets.
@@ -30,6 +32,22 @@ pub(crate) struct RequestCtx {
     pub(crate) outcomes: Vec<String>,
     /// The answer that the client gets is the primary's after all.
     pub(crate) is_original: bool,
+}
+
+impl RequestCtx {
+    /// Forgets all attempts: what is known of them is of a location that an error page of the
+    /// user's has led away from.
+    pub(crate) fn restart(&mut self) {
+        *self = Self { errand: self.errand, ..Self::default() };
+    }
+}
+
+/// What the module itself asks upstream for.
+#[allow(dead_code)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Errand {
+    /// Whether the client may have which manifest.
+    ManifestHead,
 }
 
 /// The request as the primary got it.

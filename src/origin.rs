@@ -201,8 +201,7 @@ pub(crate) fn header_filter(r: Request<'_>) -> Verdict {
     if conf.realm.is_none() && conf.ways.is_none() {
         return Verdict::Pass;
     }
-    // Subrequests are somebody else's: auth_request and mirror want the answer as it is.
-    let Some(u) = r.upstream().filter(|_| r.is_main()) else { return Verdict::Pass };
+    let Some(u) = r.upstream().filter(|_| is_ours(r)) else { return Verdict::Pass };
     realm::filter(r, conf, u);
 
     let Some(ways) = &conf.ways else { return Verdict::Pass };
@@ -214,6 +213,12 @@ pub(crate) fn header_filter(r: Request<'_>) -> Verdict {
         // nginx has logged it; without memory the request ends.
         Err(NoMemory) => Verdict::Pass,
     }
+}
+
+/// The request is the client's, or a subrequest of the module's. Other subrequests are somebody
+/// else's: auth_request and mirror want the answer as it is.
+fn is_ours(r: Request<'_>) -> bool {
+    r.is_main() || r.ctx::<Docker>().is_some_and(|ctx| ctx.borrow().errand.is_some())
 }
 
 /// What is on its way is upstream's own answer, fresh, to a request that may leave still.
@@ -242,8 +247,7 @@ fn answered(
     }
     let ctx = r.ctx_or_default::<Docker>()?;
     if !conf.is_follow {
-        // What is known is of a location that an error page of the user's has led away from.
-        *ctx.borrow_mut() = RequestCtx::default();
+        ctx.borrow_mut().restart();
     }
     if ctx.borrow().primary.get_or_try_init(|| primary(r, u)).is_err() {
         return Ok(Verdict::Pass);
@@ -647,16 +651,16 @@ fn gave_up(
     r.allow_error_page();
     let proxy = r.main_conf::<Docker>().proxy;
     let u = r.upstream().filter(|u| {
-        let is_ours = u.is_run_time_origin() || proxy.is_some_and(|p| u.is_of(ways.own, p));
+        let is_of_location = u.is_run_time_origin() || proxy.is_some_and(|p| u.is_of(ways.own, p));
         let is_fresh = !u.is_live() && ctx.borrow().spent != Some(u.id());
-        is_ours && is_fresh && r.is_main() && !r.is_post_action()
+        is_of_location && is_fresh && is_ours(r) && !r.is_post_action()
     });
     let Some(u) = u else { return Err(give_up(r, ways, status)) };
     let has_left = u.is_run_time_origin();
 
     let mut ctx = ctx.borrow_mut();
     if !has_left {
-        *ctx = RequestCtx::default();
+        ctx.restart();
     }
     ctx.spent = Some(u.id());
     if ctx.primary.get_or_try_init(|| primary(r, u)).is_err() {
@@ -782,12 +786,11 @@ pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
         .iter()
         .map(|(name, value)| (name.as_slice(), value.as_slice()))
         .filter(|(name, _)| has_range || !name.eq_ignore_ascii_case(b"Range"));
-    let method = if r.is_head() { "HEAD" } else { "GET" };
     Some(Plan {
         tls: destination.url.scheme == Scheme::Https,
         host: destination.tls_name.clone(),
         addresses: addresses.clone(),
-        head: request::head(method, &destination.url, &carry, lines),
+        head: request::head(method(r), &destination.url, &carry, lines),
         // A CDN's signature, or the path by which a fallback knows its own, belong in no log.
         logged_uri: match destination.relation {
             Relation::Fallback => without_query(&primary.url.uri).to_owned(),
@@ -841,6 +844,16 @@ pub(crate) fn target_url(r: Request<'_>) -> Option<Vec<u8>> {
     let ctx = r.ctx::<Docker>()?.borrow();
     let url = &ctx.destination.as_ref()?.url;
     Some(format!("{}://{UPSTREAM}{}", url.scheme.as_str(), url.uri).into_bytes())
+}
+
+/// `$docker_target_method`, for `follow.conf`: a subrequest has one of its own.
+pub(crate) fn target_method(r: Request<'_>) -> Option<Vec<u8>> {
+    Some(method(r).as_bytes().to_vec())
+}
+
+/// Only GET and HEAD come to a follow location.
+fn method(r: Request<'_>) -> &'static str {
+    if r.is_head() { "HEAD" } else { "GET" }
 }
 
 /// `$docker_target_name`, for `follow.conf`: what the certificate must be for.

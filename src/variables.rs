@@ -7,13 +7,14 @@ use crate::nginx::request::Request;
 use crate::nginx::variable::Getter;
 use crate::origin;
 
-pub(crate) static TABLE: [(&str, Getter); 6] = [
+pub(crate) static TABLE: [(&str, Getter); 7] = [
     ("docker_fallback", fallback_name),
     ("docker_origin_host", origin_host),
     ("docker_redirects", redirects),
     // For follow.conf only.
     ("docker_target", origin::target_url),
     ("docker_target_certificate", |_| Some(Vec::new())),
+    ("docker_target_method", origin::target_method),
     ("docker_target_name", origin::target_name),
 ];
 

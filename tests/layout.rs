@@ -64,6 +64,7 @@ fn fields() -> Vec<(&'static str, &'static str, String)> {
             "error_page" => set_error_page,
             "header_only" => set_header_only,
             "allow_ranges" => set_allow_ranges,
+            "done" => set_done,
             "post_action" => set_post_action,
             "cached" => set_cached,
         ]

@@ -54,6 +54,13 @@ impl<'r> Request<'r> {
         unsafe { (*self.as_ptr()).main == self.as_ptr() }
     }
 
+    /// The request that the client sent: this one, or that of which this is a subrequest.
+    #[allow(dead_code)]
+    pub(crate) fn main(self) -> Self {
+        // SAFETY: a subrequest never outlives its main request.
+        unsafe { Self::new((*self.as_ptr()).main) }
+    }
+
     pub(crate) fn is_post_action(self) -> bool {
         // SAFETY: a bit of a live request.
         unsafe { Bits::post_action_raw(self.bits()) != 0 }
