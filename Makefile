@@ -43,7 +43,7 @@ test: ## Set this machine up, run the unit tests, then the module inside two ver
 matrix: ## Run the module's tests in two more: nginx of Debian 13, and of Debian unstable
 	scripts/test --matrix
 
-lint: ## Check format, lints, licences and sources of dependencies
+lint: ## Check format, lints, and licences, sources and advisories of dependencies
 	scripts/lint
 
 demo: ## Set this machine up and watch a pull through the mirror: needs no internet, leaves nothing
