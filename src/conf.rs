@@ -1,10 +1,11 @@
 //! The module's configuration, and how its levels combine.
 
+use core::ffi::CStr;
 use std::rc::Rc;
 
 use nginx_sys::ngx_int_t;
 use rules::cdn_loop;
-use rules::directive::{Keepalive, MAX_ATTEMPTS};
+use rules::directive::{self, Keepalive, MAX_ATTEMPTS};
 use rules::fallback::{Conditions, Target};
 use rules::redirect::Policy;
 
@@ -128,6 +129,14 @@ impl MainConf {
     #[allow(dead_code)]
     pub(crate) fn zone(&self) -> Option<Zone> {
         self.zones.first().map(|(_, zone)| *zone)
+    }
+}
+
+/// Says, at start, which of a directive's arguments weaken safety.
+pub(crate) fn warn_of_weakness(cf: Conf, name: &CStr, args: &[&str]) {
+    for (arg, weakness) in args.iter().filter_map(|arg| Some((arg, directive::weakness(arg)?))) {
+        let name = name.to_string_lossy();
+        cf.warn(format_args!("\"{arg}\" in \"{name}\" directive, {weakness}"));
     }
 }
 

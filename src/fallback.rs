@@ -6,7 +6,7 @@ use rules::directive;
 use rules::fallback::{self, Authorization, Outcome, Step, Target};
 use rules::{cdn_loop, fallback::Conditions};
 
-use crate::conf::{LocConf, Setting};
+use crate::conf::{LocConf, Setting, warn_of_weakness};
 use crate::ctx::{Destination, Reach, Relation};
 use crate::module::Docker;
 use crate::nginx::conf::{Conf, Directive, SetError};
@@ -22,6 +22,7 @@ impl Directive for Fallback {
 
     fn set(conf: &mut LocConf, cf: Conf, args: &[&str]) -> Result<(), SetError> {
         let new = directive::fallback(args)?;
+        warn_of_weakness(cf, Self::NAME, args);
         let Some(old) = conf.fallback.take() else {
             conf.fallback = Some(Setting::new(new.unwrap_or_default(), cf));
             return Ok(());

@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use rules::redirect::{self, Decision, Policy, Redirect};
 use rules::{answer, directive};
 
-use crate::conf::{LocConf, Setting};
+use crate::conf::{LocConf, Setting, warn_of_weakness};
 use crate::ctx::{Destination, Reach, Relation, RequestCtx};
 use crate::nginx::conf::{Conf, Directive, SetError};
 use crate::nginx::log::Level;
@@ -25,6 +25,7 @@ impl Directive for FollowRedirect {
             return Err(SetError::Duplicate);
         }
         conf.follow = Some(Setting::new(directive::follow_redirect(args)?, cf));
+        warn_of_weakness(cf, Self::NAME, args);
         Ok(())
     }
 }

@@ -16,8 +16,20 @@ const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
 const DIRECTIVES: [&str; 2] = ["docs/directives.md", "docs/directives.zh-CN.md"];
 
 /// What stands for something else in the log lines of the documents.
-const PLACEHOLDERS: [&str; 10] =
-    ["HOST", "K", "M", "N", "OUTCOME", "REASON", "STATUS", "URL", "VALUE", "WHAT"];
+const PLACEHOLDERS: [&str; 12] = [
+    "DIRECTIVE",
+    "HOST",
+    "K",
+    "M",
+    "N",
+    "OUTCOME",
+    "PARAMETER",
+    "REASON",
+    "STATUS",
+    "URL",
+    "VALUE",
+    "WHAT",
+];
 
 fn read(path: impl AsRef<Path>) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);

@@ -42,6 +42,15 @@ impl fmt::Display for ArgError {
 
 impl std::error::Error for ArgError {}
 
+/// What a parameter gives up of the safety that there is without it, whichever the directive.
+pub fn weakness(arg: &str) -> Option<&'static str> {
+    match arg.split_once('=') {
+        Some(("verify", "off")) => Some("certificates are not checked"),
+        Some(("private", _)) => Some("requests may be led to addresses that are not public"),
+        _ => None,
+    }
+}
+
 const ONLY: &str = "the only argument";
 const ONCE: &str = "given once only";
 
