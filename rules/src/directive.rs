@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::address::Cidr;
+use crate::breaker;
 use crate::challenge;
 use crate::fallback::{Conditions, Credentials, Target};
 use crate::location::Url;
@@ -17,6 +18,7 @@ pub const MAX_ATTEMPTS: usize = 8;
 const MAX_TIME: u64 = 24 * 24 * 60 * 60 * 1000;
 const MAX_NUMBER: u64 = 1_000_000_000;
 const MAX_CONNECTIONS: u64 = 65_536;
+const MAX_FAILURES: u64 = 1000;
 
 /// An argument that a directive does not take. Its text is nginx's; the directive's name belongs
 /// in between: `invalid value "x" in "docker_fallback" directive, it must be ...`.
@@ -314,6 +316,90 @@ pub fn keepalive(args: &[&str]) -> Result<Keepalive, ArgError> {
         return Err(ArgError::new(first, "given together with a number of connections"));
     }
     Ok(keepalive)
+}
+
+/// Reads the arguments of `docker_breaker`; `None` is `off`.
+///
+/// # Errors
+///
+/// If there is no argument, if anything stands beside `off`, or at a parameter that is unknown,
+/// repeated, or has a value that it does not take; a longest time that is shorter than the one it
+/// limits is none.
+pub fn breaker(args: &[&str]) -> Result<Option<breaker::Settings>, ArgError> {
+    const ALLOWED: &str = "\"on\", \"off\", \"failures=number\", \"backoff=time\", \
+                           \"max_backoff=time\", \"retry_after=time\" or \
+                           \"max_retry_after=time\"";
+    if is_off(args)? {
+        return Ok(None);
+    }
+    if args.is_empty() {
+        return Err(ArgError::new("", ALLOWED));
+    }
+
+    let mut settings = breaker::Settings::default();
+    let mut given = Given::default();
+    for arg in args {
+        let (name, value) = arg.split_once('=').unwrap_or((arg, ""));
+        let target = match name {
+            "on" if *arg == "on" => {
+                given.once(arg, name)?;
+                continue;
+            }
+            "failures" => {
+                given.once(arg, name)?;
+                let failures = number(arg, value, MAX_FAILURES)?;
+                settings.failures = u32::try_from(failures).unwrap_or(u32::MAX);
+                continue;
+            }
+            "backoff" => &mut settings.backoff,
+            "max_backoff" => &mut settings.max_backoff,
+            "retry_after" => &mut settings.retry_after,
+            "max_retry_after" => &mut settings.max_retry_after,
+            _ => return Err(ArgError::new(arg, ALLOWED)),
+        };
+        given.once(arg, name)?;
+        *target = time(arg, value)?;
+    }
+
+    let breaker::Settings { backoff, max_backoff, retry_after, max_retry_after, .. } = settings;
+    for (name, least, most) in
+        [("backoff", backoff, max_backoff), ("retry_after", retry_after, max_retry_after)]
+    {
+        let arg = args.iter().find(|arg| arg.contains(&format!("{name}=")));
+        if let Some(arg) = arg.filter(|_| most < least) {
+            return Err(ArgError::new(arg, format!("no more than \"max_{name}\"")));
+        }
+    }
+    Ok(Some(settings))
+}
+
+/// Reads the argument of `docker_fallback_reserve`, a number of requests; 0 keeps none.
+///
+/// # Errors
+///
+/// If there is not exactly one argument, or it is no such number.
+pub fn fallback_reserve(args: &[&str]) -> Result<u32, ArgError> {
+    match args {
+        [arg] => decimal(arg)
+            .filter(|number| *number <= MAX_NUMBER)
+            .and_then(|number| u32::try_from(number).ok())
+            .ok_or_else(|| ArgError::new(arg, format!("a number from 0 to {MAX_NUMBER}"))),
+        _ => Err(ArgError::new(args.get(1).unwrap_or(&""), ONLY)),
+    }
+}
+
+/// Reads the argument of `docker_errors`.
+///
+/// # Errors
+///
+/// If it is not `on` or `off` alone.
+pub fn errors(args: &[&str]) -> Result<bool, ArgError> {
+    match args {
+        ["on"] => Ok(true),
+        ["off"] => Ok(false),
+        [first, _, ..] => Err(ArgError::new(first, ONLY)),
+        _ => Err(ArgError::new(args.first().unwrap_or(&""), "\"on\" or \"off\"")),
+    }
 }
 
 /// Reads the argument of `docker_zone`, `name:size`: the zone's name and its size in bytes.
@@ -694,6 +780,90 @@ mod tests {
 
         for (name, given, value, allowed) in rows {
             refused(name, keepalive(&args(given)), value, allowed);
+        }
+    }
+
+    #[test]
+    fn breaker_takes_its_parameters_in_any_order() {
+        assert_eq!(breaker(&["off"]), Ok(None));
+        assert_eq!(breaker(&["on"]), Ok(Some(breaker::Settings::default())));
+
+        let given = "max_backoff=2m failures=1 on max_retry_after=2h backoff=500ms retry_after=1m";
+        let want = breaker::Settings {
+            failures: 1,
+            backoff: 500,
+            max_backoff: 120_000,
+            retry_after: 60_000,
+            max_retry_after: 7_200_000,
+        };
+        assert_eq!(breaker(&args(given)), Ok(Some(want)));
+        let settings = breaker(&["failures=1000"]).unwrap().unwrap();
+        assert_eq!(settings, breaker::Settings { failures: 1000, ..Default::default() });
+    }
+
+    #[test]
+    fn breaker_refuses_what_it_does_not_take() {
+        let rows = [
+            ("nothing", "", "", "\"on\", \"off\", \"failures=number\""),
+            ("another word", "yes", "yes", "\"on\", \"off\""),
+            ("on with a value", "on=1", "on=1", "\"on\", \"off\""),
+            ("unknown parameter", "on max=1", "max=1", "\"on\", \"off\""),
+            ("off and on", "on off", "off", ONLY),
+            ("off with a parameter", "off failures=1", "off", ONLY),
+            ("on twice", "on on", "on", ONCE),
+            ("no failures", "failures=0", "failures=0", "a number from 1 to 1000"),
+            ("many failures", "failures=1001", "failures=1001", "a number from 1 to 1000"),
+            ("failures twice", "failures=1 failures=2", "failures=2", ONCE),
+            ("no number", "failures", "failures", "a number from 1 to 1000"),
+            ("no time", "backoff=", "backoff=", "a time such as"),
+            ("time of nothing", "retry_after=0", "retry_after=0", "a time such as"),
+            ("time twice", "backoff=1s backoff=1s", "backoff=1s", ONCE),
+            ("backoff above the maximum", "backoff=61s", "backoff=61s", "no more than"),
+            ("maximum below backoff", "max_backoff=500ms", "max_backoff=500ms", "no more than"),
+            (
+                "maximum below retry_after",
+                "on max_retry_after=1s",
+                "max_retry_after=1s",
+                "no more than \"max_retry_after\"",
+            ),
+        ];
+
+        for (name, given, value, allowed) in rows {
+            refused(name, breaker(&args(given)), value, allowed);
+        }
+    }
+
+    #[test]
+    fn fallback_reserve_takes_a_number() {
+        assert_eq!(fallback_reserve(&["0"]), Ok(0));
+        assert_eq!(fallback_reserve(&["20"]), Ok(20));
+        assert_eq!(fallback_reserve(&["1000000000"]), Ok(1_000_000_000));
+
+        let rows = [
+            ("nothing", "", "", ONLY),
+            ("two", "1 2", "2", ONLY),
+            ("off", "off", "off", "a number from 0"),
+            ("negative", "-1", "-1", "a number from 0"),
+            ("percent", "10%", "10%", "a number from 0"),
+            ("too great", "1000000001", "1000000001", "a number from 0 to 1000000000"),
+        ];
+        for (name, given, value, allowed) in rows {
+            refused(name, fallback_reserve(&args(given)), value, allowed);
+        }
+    }
+
+    #[test]
+    fn errors_takes_on_or_off() {
+        assert_eq!(errors(&["on"]), Ok(true));
+        assert_eq!(errors(&["off"]), Ok(false));
+
+        let rows = [
+            ("nothing", "", "", "\"on\" or \"off\""),
+            ("another word", "yes", "yes", "\"on\" or \"off\""),
+            ("both", "on off", "on", ONLY),
+        ];
+        for (name, given, value, allowed) in rows {
+            refused(name, errors(&args(given)), value, allowed);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::kind::Class;
 use crate::location::{Scheme, Url};
 use crate::syntax;
 
@@ -147,6 +148,15 @@ fn serves(outcome: Outcome, authorization: Authorization) -> bool {
         Outcome::Status(401) => authorization == Authorization::None,
         Outcome::Status(_) | Outcome::Error | Outcome::Timeout => false,
     }
+}
+
+/// Whether an answer that looks like success is a page for people: a firewall's challenge, or its
+/// refusal. No manifest is HTML, and no blob is sent as HTML.
+pub fn is_page(class: Class, status: u16, content_type: &[u8]) -> bool {
+    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    matches!(class, Class::ManifestGet | Class::ManifestHead | Class::Blob)
+        && (200..300).contains(&status)
+        && syntax::trim_ows(media_type).eq_ignore_ascii_case(b"text/html")
 }
 
 /// Which credentials of the client a target gets.
@@ -314,6 +324,26 @@ mod tests {
             assert_eq!(step(1, 2), next, "{name}, first of two");
             assert_eq!(step(2, 2), last, "{name}, last");
             assert_eq!(step(3, 2), last, "{name}, behind the last");
+        }
+    }
+
+    #[test]
+    fn a_page_is_no_content() {
+        let rows = [
+            ("manifest", Class::ManifestGet, 200, "text/html", true),
+            ("HEAD", Class::ManifestHead, 200, "text/html", true),
+            ("blob", Class::Blob, 206, "Text/HTML ; charset=utf-8", true),
+            ("another type", Class::Blob, 200, "text/plain", false),
+            ("longer type", Class::Blob, 200, "text/html+xml", false),
+            ("no type", Class::Blob, 200, "", false),
+            ("no success", Class::Blob, 404, "text/html", false),
+            ("redirect", Class::Blob, 307, "text/html", false),
+            ("token", Class::Token, 200, "text/html", false),
+            ("anything else", Class::Other, 200, "text/html", false),
+        ];
+
+        for (name, class, status, content_type, want) in rows {
+            assert_eq!(is_page(class, status, content_type.as_bytes()), want, "{name}");
         }
     }
 

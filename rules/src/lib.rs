@@ -4,7 +4,9 @@
 //! with [`challenge`], which points a client's token request at the mirror. [`location`],
 //! [`authority`], [`address`] and [`cdn_loop`] hold the grammar they stand on; [`request`],
 //! [`answer`] and [`body`] write and read what goes over the wire; [`error`] is what the client
-//! gets when nothing else is left. [`directive`] turns the arguments of the module's directives
+//! gets when nothing else is left. [`kind`] tells what a request asks for and [`owner`] on whose
+//! account; [`breaker`] remembers who fails or is limited, as [`limit`], [`retry_after`] and
+//! [`rate_limit`] read it from answers. [`directive`] turns the arguments of the module's directives
 //! into those types.
 #![forbid(unsafe_code)]
 
@@ -12,15 +14,21 @@ pub mod address;
 pub mod answer;
 pub mod authority;
 pub mod body;
+pub mod breaker;
 pub mod cdn_loop;
 pub mod challenge;
 pub mod digest;
 pub mod directive;
 pub mod error;
 pub mod fallback;
+pub mod kind;
+pub mod limit;
 pub mod location;
+pub mod owner;
+pub mod rate_limit;
 pub mod redirect;
 pub mod request;
 pub mod resolv;
+pub mod retry_after;
 
 mod syntax;
