@@ -14,6 +14,7 @@
 
 mod client;
 mod docker_registry;
+mod everything;
 mod hub;
 mod island;
 mod nginx;
@@ -23,6 +24,7 @@ mod wait;
 
 pub use client::{Answer, Connection, Framing, Request, get, head, request};
 pub use docker_registry::DockerRegistry;
+pub use everything::everything;
 pub use hub::{
     AUTH, CLOUDFLARE, CLOUDFRONT, Certificate, Counts, Dns, End, Fault, Hub, INDEX, Image, Kind,
     R2, REGISTRY, Recorded, Reply, Response, Shape, Step,
