@@ -169,3 +169,20 @@ fn the_default_of_docker_keepalive_is_the_documented_one() {
         assert!(read(readme).contains(&format!("| `{connections}` | http |")), "{readme}");
     }
 }
+
+#[test]
+fn every_test_that_security_names_exists() {
+    let mut named = 0;
+    let mut file = String::new();
+    for row in read("SECURITY.md").lines().filter(|line| line.starts_with("| ")) {
+        for span in code_spans(row) {
+            if span.ends_with(".rs") && !span.starts_with("src/") {
+                file = read(format!("tests/{span}"));
+            } else if !file.is_empty() && span.matches('_').count() > 2 {
+                named += 1;
+                assert!(file.contains(&format!("\nfn {span}() {{")), "{span}");
+            }
+        }
+    }
+    assert!(named > 30, "{named}");
+}
