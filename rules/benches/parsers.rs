@@ -10,7 +10,9 @@ use rules::body::Framing;
 use rules::fallback::Authorization;
 use rules::location::Url;
 use rules::redirect::{Allow, Policy, Redirect};
+use rules::registry::{Registries, Registry};
 use rules::request::{Carry, Head};
+use rules::ticket::{Key, Ticket};
 use rules::{
     address, answer, authority, body, cdn_loop, challenge, directive, error, fallback, redirect,
     request, resolv,
@@ -144,6 +146,45 @@ fn main() {
     measure("fallback, kind of credentials", &mut || {
         let value = black_box(b"Bearer 0123456789abcdef".as_slice());
         assert_eq!(fallback::Authorization::of(Some(value)), Authorization::Bearer);
+    });
+    let mut registries = Registries::default();
+    for name in [
+        "docker.io",
+        "ghcr.io",
+        "quay.io",
+        "gcr.io",
+        "registry.k8s.io",
+        "mcr.microsoft.com",
+        "nvcr.io",
+        "public.ecr.aws",
+        "registry.gitlab.com",
+        "docker.elastic.co",
+        "a.example",
+        "b.example",
+    ] {
+        if let Some(registry) = Registry::named(name) {
+            let _ = registries.add(registry);
+        }
+    }
+    let prefixed = b"/v2/b.example/owner/image/manifests/latest".as_slice();
+    let named = b"/v2/library/alpine/manifests/latest?ns=docker.io".as_slice();
+    for (name, uri) in [("registry, by prefix", prefixed), ("registry, by namespace", named)] {
+        measure(name, &mut || {
+            let _ = black_box(registries.route(black_box(uri), Some(b"mirror.example.com")));
+        });
+    }
+    let key = Key::new([1; Key::LENGTH]);
+    let ticket = Ticket::Realm {
+        registry: "docker.io".to_owned(),
+        realm: "https://auth.docker.io/token".to_owned(),
+        service: Some("registry.docker.io".to_owned()),
+    };
+    measure("ticket, sealed", &mut || {
+        black_box(black_box(&ticket).seal(&key));
+    });
+    let sealed = ticket.seal(&key);
+    measure("ticket, opened", &mut || {
+        black_box(Ticket::open(black_box(&sealed), &key));
     });
     measure("resolv", &mut || {
         let text = "# made by dhcpcd\nsearch example.com\nnameserver 192.0.2.1\nnameserver ::1\n";

@@ -74,10 +74,127 @@ fn behind_scheme(url: &[u8]) -> Option<&[u8]> {
         .or_else(|| syntax::strip_prefix_any_case(url, b"http://"))
 }
 
+/// What a `Bearer` challenge says (RFC 6750, section 3, and distribution, "Token Authentication
+/// Specification").
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Bearer {
+    /// Where tokens are given.
+    pub realm: String,
+    /// For whom.
+    pub service: Option<String>,
+    /// For what, separated by spaces.
+    pub scope: Option<String>,
+}
+
+/// Replaces realm and scope of every `Bearer` challenge for which `rewrite` returns new ones; a
+/// service stays, and so does every other byte. `Ok(None)` if there is nothing to replace.
+///
+/// # Errors
+///
+/// [`ChallengeError::Syntax`] if `header` does not follow the grammar.
+pub fn rewrite_bearer(
+    header: &[u8],
+    mut rewrite: impl FnMut(&Bearer) -> Option<Bearer>,
+) -> Result<Option<Vec<u8>>, ChallengeError> {
+    let params = params(header)?;
+    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+    for challenge in params.chunk_by(|a, b| a.challenge == b.challenge) {
+        let of_name = |name: &'static str| {
+            challenge.iter().filter(move |param| {
+                param.bearer && param.name.eq_ignore_ascii_case(name.as_bytes())
+            })
+        };
+        let value = |name| of_name(name).next().and_then(|param| param.value.text(header));
+        let Some(realm) = value("realm") else { continue };
+        let bearer = Bearer { realm, service: value("service"), scope: value("scope") };
+        let Some(new) = rewrite(&bearer) else { continue };
+        let scope = new.scope.filter(|scope| Some(scope) != bearer.scope.as_ref());
+        for (name, text) in [("realm", Some(new.realm)), ("scope", scope)] {
+            let Some(text) = text else { continue };
+            edits.extend(of_name(name).map(|param| (param.value.written(), quoted(&text))));
+        }
+    }
+    if edits.is_empty() {
+        return Ok(None);
+    }
+
+    edits.sort_by_key(|(range, _)| range.start);
+    let mut out = Vec::with_capacity(header.len() + 512);
+    let mut copied = 0;
+    for (range, text) in edits {
+        out.extend_from_slice(header.get(copied..range.start).unwrap_or_default());
+        out.extend_from_slice(text.as_bytes());
+        copied = range.end;
+    }
+    out.extend_from_slice(header.get(copied..).unwrap_or_default());
+    Ok(Some(out))
+}
+
+/// `quoted-string` (RFC 9110, section 5.6.4).
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for char in text.chars() {
+        if matches!(char, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(char);
+    }
+    out.push('"');
+    out
+}
+
 /// Where in `header` scheme and authority of `Bearer` realms stand, in their order.
 fn origins(header: &[u8]) -> Result<Vec<Range<usize>>, ChallengeError> {
-    let mut origins = Vec::new();
+    let params = params(header)?;
+    let realms = params.into_iter().filter_map(|param| {
+        let is_realm = param.bearer && param.name.eq_ignore_ascii_case(b"realm");
+        // A token cannot hold a URL.
+        origin(header, param.value.at).filter(|_| is_realm && param.value.quoted)
+    });
+    Ok(realms.collect())
+}
+
+/// An auth-param.
+struct Param<'a> {
+    /// The number of the challenge that it belongs to.
+    challenge: usize,
+    /// That one's scheme is Bearer.
+    bearer: bool,
+    name: &'a [u8],
+    value: Value,
+}
+
+/// A token, or what stands between the quotes of a quoted string.
+struct Value {
+    at: Range<usize>,
+    quoted: bool,
+}
+
+impl Value {
+    /// With its quotes.
+    fn written(&self) -> Range<usize> {
+        let quote = usize::from(self.quoted);
+        self.at.start - quote..self.at.end + quote
+    }
+
+    /// What it means, if that is text.
+    fn text(&self, header: &[u8]) -> Option<String> {
+        let written = header.get(self.at.clone())?;
+        let bytes = if self.quoted {
+            unescaped(written).map(|(byte, _)| byte).collect()
+        } else {
+            written.to_vec()
+        };
+        String::from_utf8(bytes).ok()
+    }
+}
+
+/// The auth-params of all challenges in `header`, in their order.
+fn params(header: &[u8]) -> Result<Vec<Param<'_>>, ChallengeError> {
+    let mut params = Vec::new();
     let mut cursor = Cursor { bytes: header, at: 0 };
+    let mut challenge = 0;
     let mut bearer = false;
     // Whether an auth-param may come: not before the first scheme, nor behind a token68.
     let mut takes_params = false;
@@ -90,6 +207,7 @@ fn origins(header: &[u8]) -> Result<Vec<Range<usize>>, ChallengeError> {
         let name = if takes_params && cursor.skip_equals() {
             Some(word)
         } else {
+            challenge += 1;
             bearer = word.eq_ignore_ascii_case(b"Bearer");
             takes_params = true;
             if !cursor.skip_spaces() || cursor.at_end_of_element() {
@@ -106,18 +224,14 @@ fn origins(header: &[u8]) -> Result<Vec<Range<usize>>, ChallengeError> {
             }
         };
 
-        if let Some(name) = name
-            && let Some(value) = cursor.value()?
-            && bearer
-            && name.eq_ignore_ascii_case(b"realm")
-        {
-            origins.extend(origin(header, value));
+        if let Some(name) = name {
+            params.push(Param { challenge, bearer, name, value: cursor.value()? });
         }
         if !cursor.at_end_of_element() {
             return Err(cursor.error());
         }
     }
-    Ok(origins)
+    Ok(params)
 }
 
 /// Where scheme and authority stand, if the quoted `value` is an `http` or `https` URL.
@@ -222,12 +336,12 @@ impl<'a> Cursor<'a> {
         false
     }
 
-    /// A token, or a quoted string. Only of the latter the place is told, without its quotes: a
-    /// token cannot hold a URL.
-    fn value(&mut self) -> Result<Option<Range<usize>>, ChallengeError> {
+    /// A token, or a quoted string.
+    fn value(&mut self) -> Result<Value, ChallengeError> {
         let opening = self.at;
         if self.rest().first() != Some(&b'"') {
-            return self.token().map(|_| None);
+            self.token()?;
+            return Ok(Value { at: opening..self.at, quoted: false });
         }
 
         self.at += 1;
@@ -236,7 +350,7 @@ impl<'a> Cursor<'a> {
             match self.rest() {
                 [b'"', ..] => {
                     self.at += 1;
-                    return Ok(Some(opening + 1..self.at - 1));
+                    return Ok(Value { at: opening + 1..self.at - 1, quoted: true });
                 }
                 [b'\\', escaped, ..] if syntax::is_value_byte(*escaped) => self.at += 2,
                 [] | [b'\\'] => return Err(ChallengeError::Syntax(opening)),
@@ -514,6 +628,79 @@ mod tests {
             assert_eq!(got, Err(ChallengeError::Base), "{name}");
         }
         assert_eq!(rewrite_realm(b"Basic", b""), Ok(None), "a base that is not needed");
+    }
+
+    /// Every Bearer challenge that names `a.example`, with another realm and scope.
+    fn rewritten_bearer(header: &str) -> Result<Option<String>, ChallengeError> {
+        let out = rewrite_bearer(header.as_bytes(), |bearer| {
+            bearer.realm.starts_with("https://a.example/").then(|| Bearer {
+                realm: "https://m/token/x.y".to_owned(),
+                service: None,
+                scope: bearer.scope.as_ref().map(|scope| scope.replace("own", "client's \"own\"")),
+            })
+        })?;
+        Ok(out.map(|bytes| String::from_utf8(bytes).unwrap()))
+    }
+
+    #[test]
+    fn realm_and_scope_of_a_bearer_challenge_are_replaced_whole() {
+        let rows = [
+            (
+                "realm alone",
+                r#"Bearer realm="https://a.example/t?b=c""#,
+                r#"Bearer realm="https://m/token/x.y""#,
+            ),
+            (
+                "scope before realm",
+                r#"Bearer scope="repository:own:pull",service="s",realm="https://a.example/t""#,
+                "Bearer scope=\"repository:client's \\\"own\\\":pull\",service=\"s\",\
+                 realm=\"https://m/token/x.y\"",
+            ),
+            (
+                "a scope that stays",
+                r#"Bearer realm="https://a.example/t" , scope = "a\b" ,error="e""#,
+                r#"Bearer realm="https://m/token/x.y" , scope = "a\b" ,error="e""#,
+            ),
+            (
+                "a scope that is a token",
+                r#"Bearer realm="https://a.example/t",scope=own"#,
+                r#"Bearer realm="https://m/token/x.y",scope="client's \"own\"""#,
+            ),
+            (
+                "an escaped realm",
+                r#"Bearer realm="https:\/\/a.example\/t""#,
+                r#"Bearer realm="https://m/token/x.y""#,
+            ),
+            (
+                "one of three",
+                r#"Bearer realm="https://b/t",scope="own", Basic realm="https://a.example/", BEARER REALM="https://a.example/t""#,
+                r#"Bearer realm="https://b/t",scope="own", Basic realm="https://a.example/", BEARER REALM="https://m/token/x.y""#,
+            ),
+        ];
+
+        for (name, header, want) in rows {
+            assert_eq!(rewritten_bearer(header), Ok(Some(want.to_owned())), "{name}");
+        }
+        for header in ["", "Basic realm=\"https://a.example/\"", "Bearer scope=own", "Bearer x"] {
+            assert_eq!(rewritten_bearer(header), Ok(None), "{header}");
+        }
+        assert_eq!(rewritten_bearer("Bearer a=b c"), Err(ChallengeError::Syntax(10)));
+    }
+
+    #[test]
+    fn a_bearer_challenge_is_read_as_it_is_meant() {
+        let header = br#"Bearer service="a, \"b\"",realm="https:\/\/a",scope=c"#;
+        let mut seen = Vec::new();
+        let _ = rewrite_bearer(header, |bearer| {
+            seen.push(bearer.clone());
+            None
+        });
+        let want = Bearer {
+            realm: "https://a".to_owned(),
+            service: Some("a, \"b\"".to_owned()),
+            scope: Some("c".to_owned()),
+        };
+        assert_eq!(seen, [want]);
     }
 
     #[test]

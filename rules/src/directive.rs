@@ -8,6 +8,7 @@ use crate::challenge;
 use crate::fallback::{Conditions, Credentials, Target};
 use crate::location::Url;
 use crate::redirect::{Allow, Policy};
+use crate::registry::{Conflict, Registry};
 
 /// The redirects and the fallback targets of a location, together: nginx allows a request ten
 /// internal redirects, and some of them are the user's.
@@ -394,12 +395,16 @@ pub fn fallback_reserve(args: &[&str]) -> Result<u32, ArgError> {
 ///
 /// If it is not `on` or `off` alone.
 pub fn errors(args: &[&str]) -> Result<bool, ArgError> {
-    match args {
-        ["on"] => Ok(true),
-        ["off"] => Ok(false),
-        [first, _, ..] => Err(ArgError::new(first, ONLY)),
-        _ => Err(ArgError::new(args.first().unwrap_or(&""), "\"on\" or \"off\"")),
-    }
+    on_or_off(args)
+}
+
+/// Reads the argument of `docker_push`.
+///
+/// # Errors
+///
+/// If it is not `on` or `off` alone.
+pub fn push(args: &[&str]) -> Result<bool, ArgError> {
+    on_or_off(args)
 }
 
 /// Reads the argument of `docker_zone`, `name:size`: the zone's name and its size in bytes.
@@ -432,6 +437,81 @@ fn bytes(text: &str) -> Option<usize> {
     number.checked_mul(scale).filter(|size| *size <= MAX)
 }
 
+/// Reads the arguments of one `docker_registry`.
+///
+/// # Errors
+///
+/// If the name is none; or at a parameter that is unknown, repeated (but for different values of
+/// `realm` and `alias`), or has a value that it does not take.
+pub fn registry(args: &[&str]) -> Result<Registry, ArgError> {
+    const NAME: &str = "a registry's name: a host, perhaps with a port, in lower case";
+    const ALLOWED: &str = "a URL that begins with \"http://\" or \"https://\" and holds nothing but \
+                           a host and a port, \"realm=url\", \"alias=host\", \"library\" or \
+                           \"default\"";
+    let (name, params) = args.split_first().unwrap_or((&"", &[]));
+    let mut registry = Registry::named(name).ok_or_else(|| ArgError::new(name, NAME))?;
+    let mut given = Given::default();
+    for arg in params {
+        match arg.split_once('=') {
+            None if *arg == "library" => {
+                given.once(arg, "library")?;
+                registry.library = true;
+            }
+            None if *arg == "default" => {
+                given.once(arg, "default")?;
+                registry.default = true;
+            }
+            Some(("realm", value)) => {
+                given.once(arg, arg)?;
+                let prefix = realm_prefix(value).ok_or_else(|| {
+                    ArgError::new(arg, "\"realm=\" and a URL with a host, a port and a path")
+                })?;
+                // The built-in ones are replaced by the first.
+                if !given.0.contains(&"realm") {
+                    given.0.push("realm");
+                    registry.realms.clear();
+                }
+                registry.realms.push(prefix);
+            }
+            Some(("alias", value)) => {
+                given.once(arg, arg)?;
+                let alias = Registry::named(value).filter(|_| !value.contains(':'));
+                let alias = alias.ok_or_else(|| {
+                    ArgError::new(arg, "\"alias=\" and a host in lower case, without a port")
+                })?;
+                registry.aliases.push(alias.name);
+            }
+            _ => {
+                let origin = Url::parse(arg.as_bytes()).ok().filter(|url| url.uri == "/");
+                let is_plain = !arg.contains(['#', '$']);
+                let origin = origin.filter(|_| is_plain);
+                registry.origin = origin.ok_or_else(|| ArgError::new(arg, ALLOWED))?;
+                given.once(arg, "url")?;
+            }
+        }
+    }
+    Ok(registry)
+}
+
+fn realm_prefix(value: &str) -> Option<Url> {
+    if value.contains(['?', '#', '$', '%']) || value.contains("/.") {
+        return None;
+    }
+    Url::parse(value.as_bytes()).ok()
+}
+
+impl From<Conflict> for ArgError {
+    fn from(conflict: Conflict) -> Self {
+        match conflict {
+            Conflict::Name(name) => Self::new(&name, ONCE),
+            Conflict::Alias(alias) => Self::new(&format!("alias={alias}"), ONCE),
+            Conflict::Default(other) => {
+                Self::new("default", format!("given once only, it stands beside \"{other}\""))
+            }
+        }
+    }
+}
+
 /// Whether there is `off` and nothing else; an error if it is one of several arguments.
 fn is_off(args: &[&str]) -> Result<bool, ArgError> {
     match args {
@@ -452,6 +532,15 @@ impl<'a> Given<'a> {
         }
         self.0.push(name);
         Ok(())
+    }
+}
+
+fn on_or_off(args: &[&str]) -> Result<bool, ArgError> {
+    match args {
+        ["on"] => Ok(true),
+        ["off"] => Ok(false),
+        [first, _, ..] => Err(ArgError::new(first, ONLY)),
+        _ => Err(ArgError::new(args.first().unwrap_or(&""), "\"on\" or \"off\"")),
     }
 }
 
@@ -854,8 +943,8 @@ mod tests {
 
     #[test]
     fn errors_takes_on_or_off() {
-        assert_eq!(errors(&["on"]), Ok(true));
-        assert_eq!(errors(&["off"]), Ok(false));
+        assert_eq!(on_or_off(&["on"]), Ok(true));
+        assert_eq!(on_or_off(&["off"]), Ok(false));
 
         let rows = [
             ("nothing", "", "", "\"on\" or \"off\""),
@@ -863,7 +952,7 @@ mod tests {
             ("both", "on off", "on", ONLY),
         ];
         for (name, given, value, allowed) in rows {
-            refused(name, errors(&args(given)), value, allowed);
+            refused(name, on_or_off(&args(given)), value, allowed);
         }
     }
 
@@ -941,5 +1030,64 @@ mod tests {
     fn an_error_reads_as_one_of_nginx() {
         let error = ArgError::new("x", "\"on\" or \"off\"");
         assert_eq!(error.to_string(), "invalid value \"x\", it must be \"on\" or \"off\"");
+    }
+
+    #[test]
+    fn a_registry_needs_nothing_but_its_name() {
+        let known = registry(&["ghcr.io"]).unwrap();
+        assert_eq!(known.origin, Url::parse(b"https://ghcr.io").unwrap());
+        let other = registry(&["registry.example.com:5000"]).unwrap();
+        assert_eq!(other.origin, Url::parse(b"https://registry.example.com:5000").unwrap());
+        assert!(other.realms.is_empty() && !other.library && !other.default);
+    }
+
+    #[test]
+    fn a_registry_takes_its_parameters_in_any_order() {
+        let given = args(
+            "docker.io default alias=hub.example realm=https://a/t http://127.0.0.1:5000 library \
+             realm=https://b:1 alias=b.example",
+        );
+        let registry = registry(&given).unwrap();
+        assert_eq!(registry.name, "docker.io");
+        assert_eq!(registry.origin, Url::parse(b"http://127.0.0.1:5000").unwrap());
+        assert_eq!(registry.aliases, ["hub.example", "b.example"]);
+        let realms = [b"https://a/t".as_slice(), b"https://b:1/"].map(|u| Url::parse(u).unwrap());
+        assert_eq!(registry.realms, realms, "the built-in ones are replaced");
+        assert!(registry.library && registry.default);
+    }
+
+    #[test]
+    fn a_registry_refuses_what_it_does_not_take() {
+        let url = "a URL that begins";
+        let rows = [
+            ("nothing", "", "", "a registry's name"),
+            ("a URL for a name", "https://ghcr.io", "https://ghcr.io", "a registry's name"),
+            ("upper case", "Ghcr.io", "Ghcr.io", "a registry's name"),
+            ("a path", "ghcr.io/a", "ghcr.io/a", "a registry's name"),
+            ("IPv6", "[::1]:5000", "[::1]:5000", "a registry's name"),
+            ("a final dot", "ghcr.io.", "ghcr.io.", "a registry's name"),
+            ("another scheme", "a ftp://a", "ftp://a", url),
+            ("a URL with a path", "a https://a/b", "https://a/b", url),
+            ("a URL with a query", "a https://a/?b", "https://a/?b", url),
+            ("a URL with a fragment", "a https://a#b", "https://a#b", url),
+            ("a URL with a user", "a https://u@a", "https://u@a", url),
+            ("a URL with variables", "a https://$a", "https://$a", url),
+            ("two URLs", "a https://a https://b", "https://b", ONCE),
+            ("another word", "a libary", "libary", url),
+            ("another parameter", "a realms=https://a", "realms=https://a", url),
+            ("library twice", "a library library", "library", ONCE),
+            ("default twice", "a default default", "default", ONCE),
+            ("the same realm", "a realm=https://a realm=https://a", "realm=https://a", ONCE),
+            ("a realm that is none", "a realm=a", "realm=a", "\"realm=\" and a URL"),
+            ("a realm with a query", "a realm=https://a?b", "realm=https://a?b", "\"realm=\""),
+            ("a realm with dots", "a realm=https://a/../b", "realm=https://a/../b", "\"realm=\""),
+            ("the same alias", "a alias=b alias=b", "alias=b", ONCE),
+            ("an alias with a port", "a alias=b:1", "alias=b:1", "\"alias=\" and a host"),
+            ("an empty alias", "a alias=", "alias=", "\"alias=\" and a host"),
+        ];
+
+        for (name, given, value, allowed) in rows {
+            refused(name, registry(&args(given)), value, allowed);
+        }
     }
 }

@@ -204,7 +204,7 @@ fn is_token(path: &[u8], query: &[u8]) -> bool {
 }
 
 /// `<name>`: components of lower-case letters and digits, which `.`, `_`, `__` or dashes join.
-fn is_name(name: &[u8]) -> bool {
+pub(crate) fn is_name(name: &[u8]) -> bool {
     let is_component = |component: &[u8]| {
         let mut rest = component;
         while let Some(at) = rest.iter().position(|byte| !is_lower(*byte)) {

@@ -1,7 +1,9 @@
 //! What a registry mirror decides, as functions from values to values: no nginx, no I/O, no clock.
 //!
 //! Start with [`redirect`] and [`fallback`], the two decisions about an answer from upstream, and
-//! with [`challenge`], which points a client's token request at the mirror. [`location`],
+//! with [`challenge`], which points a client's token request at the mirror. [`registry`] finds the
+//! one of several registries that a request means, and [`ticket`] has clients bring back what they
+//! were given. [`location`],
 //! [`authority`], [`address`] and [`cdn_loop`] hold the grammar they stand on; [`request`],
 //! [`answer`] and [`body`] write and read what goes over the wire; [`error`] is what the client
 //! gets when nothing else is left. [`kind`] tells what a request asks for and [`owner`] on whose
@@ -27,8 +29,10 @@ pub mod location;
 pub mod owner;
 pub mod rate_limit;
 pub mod redirect;
+pub mod registry;
 pub mod request;
 pub mod resolv;
 pub mod retry_after;
+pub mod ticket;
 
 mod syntax;

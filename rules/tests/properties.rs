@@ -15,7 +15,9 @@ use rules::challenge::rewrite_realm;
 use rules::error::{Code, body};
 use rules::fallback::{Authorization, Conditions, Outcome, Request, Step, decide};
 use rules::location::Url;
+use rules::registry::{By, Registries, Registry};
 use rules::request::{Carry, Head, head};
+use rules::ticket::{Key, Ticket};
 
 const BASE: &str = "https://mirror.example:5000";
 
@@ -240,6 +242,75 @@ proptest! {
         }
         prop_assert!(false, "it did not end");
     }
+
+    #[test]
+    fn what_a_client_asks_for_is_found_again_from_the_registrys_answer(
+        repository in repository(), tail in tail(), style in 0..3,
+    ) {
+        let all = registries();
+        let (uri, by) = match style {
+            0 => (format!("/v2/{repository}{tail}"), By::Default),
+            1 => (format!("/v2/ghcr.io/{repository}{tail}"), By::Prefix),
+            _ => {
+                let separator = if tail.contains('?') { '&' } else { '?' };
+                (format!("/v2/{repository}{tail}{separator}ns=ghcr.io"), By::Namespace)
+            }
+        };
+        let route = all.route(uri.as_bytes(), None).unwrap();
+        prop_assert_eq!(route.by, by);
+        prop_assert!(route.uri.ends_with(&tail));
+        let named = route.repository.as_ref().unwrap();
+        let own = match (by, repository.contains('/')) {
+            (By::Default, false) => format!("library/{repository}"),
+            _ => repository.clone(),
+        };
+        prop_assert_eq!(&named.own, &own);
+
+        let client = route.client_uri(&route.uri).unwrap();
+        let asked = uri.replace("?ns=ghcr.io", "").replace("&ns=ghcr.io", "");
+        prop_assert_eq!(client, asked);
+        let scope = format!("repository:{own}:pull,push");
+        prop_assert_eq!(route.registry.own_scope(&route.client_scope(&scope)), scope);
+    }
+
+    #[test]
+    fn a_ticket_is_opened_by_its_key_alone(
+        bytes in any::<[u8; 32]>(), other in any::<[u8; 32]>(),
+        registry in "[a-z.:0-9]{0,20}", url in "[!-~]{0,200}", service in option::of("[ -~]{0,40}"),
+    ) {
+        let ticket = match service {
+            Some(service) if service.len() % 2 == 0 => {
+                Ticket::Realm { registry, realm: url, service: Some(service) }
+            }
+            Some(_) => Ticket::Realm { registry, realm: url, service: None },
+            None => Ticket::Upload { registry, url },
+        };
+        let text = ticket.seal(&Key::new(bytes));
+        prop_assert_eq!(Ticket::open(&text, &Key::new(bytes)), Some(ticket));
+        prop_assert!(bytes == other || Ticket::open(&text, &Key::new(other)).is_none());
+    }
+}
+
+/// A Docker Hub that is meant by default, and another registry.
+fn registries() -> Registries {
+    let mut all = Registries::default();
+    for name in ["docker.io", "ghcr.io"] {
+        let mut registry = Registry::named(name).unwrap();
+        registry.default = name == "docker.io";
+        all.add(registry).unwrap();
+    }
+    all
+}
+
+/// A repository's name.
+fn repository() -> impl Strategy<Value = String> {
+    vec("[a-z0-9]{1,4}((_|__|-{1,2})[a-z0-9]{1,3}){0,2}", 1..4).prop_map(|parts| parts.join("/"))
+}
+
+/// What stands behind a repository's name.
+fn tail() -> impl Strategy<Value = String> {
+    "(/manifests/[A-Za-z0-9_][A-Za-z0-9._-]{0,8}|/(blobs|referrers)/sha256(:|%3A)[0-9a-f]{4}\
+     |/tags/list|/blobs/uploads/)(\\?n=[0-9]{1,2}&last=[!$%(-;=@-Z_a-z~]{0,8})?"
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {

@@ -4,7 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use rules::directive::{
-    ArgError, MAX_ATTEMPTS, Realm, fallback, fallback_on, follow_redirect, keepalive, realm_rewrite,
+    ArgError, MAX_ATTEMPTS, Realm, fallback, fallback_on, follow_redirect, keepalive,
+    realm_rewrite, registry,
 };
 
 fuzz_target!(|text: &str| {
@@ -41,6 +42,19 @@ fuzz_target!(|text: &str| {
     let kept = checked(&args, keepalive(&args));
     assert_eq!(kept, checked(&args, keepalive(&reversed)));
     assert!(kept.is_none_or(|kept| kept.timeout > 0 && kept.time > 0 && kept.requests > 0));
+
+    if let Some((name, params)) = args.split_first() {
+        let declared = checked(&args, registry(&args));
+        let mut other = vec![*name];
+        other.extend(params.iter().rev());
+        let other = checked(&args, registry(&other));
+        assert_eq!(declared.is_some(), other.is_some());
+        if let (Some(declared), Some(other)) = (declared, other) {
+            assert_eq!(declared.origin, other.origin);
+            assert_eq!(declared.realms.len(), other.realms.len());
+            assert!(declared.realms.iter().all(|realm| declared.trusts(realm)));
+        }
+    }
 
     if let Some(Realm::Url(url)) = checked(&args, realm_rewrite(&args)) {
         assert_eq!(args, [url]);
