@@ -96,6 +96,11 @@ impl Breaker {
         [self.since, self.until, self.probe, counts]
     }
 
+    /// How long it stays open, in milliseconds; `None` if it is not.
+    pub fn open_for(&self, now: u64) -> Option<u64> {
+        self.until.checked_sub(now).filter(|left| *left > 0)
+    }
+
     /// Whether the backend may be asked, for a look at it: who asks, calls [`Self::ask`].
     pub fn state(&self, now: u64) -> Admit {
         if self.since == 0 {
@@ -272,6 +277,13 @@ pub struct Records {
     pub quota: Quota,
 }
 
+impl Records {
+    /// Nothing speaks against the backend: when it serves, that is no news.
+    pub fn is_clean(&self) -> bool {
+        [self.backend, self.class, self.owner].iter().all(|known| *known == Breaker::default())
+    }
+}
+
 /// Why a backend is passed by.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reason {
@@ -294,6 +306,17 @@ impl Reason {
             Self::PullLimit => "pull_limit",
             Self::Reserve => "reserve",
         }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Failures => "it failed several times",
+            Self::Limit => "it has limited requests",
+            Self::PullLimit => "it has limited pulls",
+            Self::Reserve => "few pulls are left",
+        })
     }
 }
 

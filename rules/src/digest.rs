@@ -64,7 +64,7 @@ fn nibble(digit: u8) -> Option<u8> {
 /// The name of something in shared memory: half of a SHA-256, so that nobody finds two things of
 /// one name, and that what it was made of cannot be read back from it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Key(pub u128);
+pub struct Key(pub [u64; 2]);
 
 impl Key {
     /// The key of what the parts, in this order, name. Where one part ends and the next begins
@@ -76,8 +76,8 @@ impl Key {
             hash.update(part);
         }
         let Digest(digest) = hash.finish();
-        let (half, _) = digest.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
-        Self(u128::from_le_bytes(*half))
+        let mut words = digest.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+        Self([0; 2].map(|_| words.next().unwrap_or_default()))
     }
 }
 

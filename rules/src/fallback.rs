@@ -16,6 +16,9 @@ pub enum Outcome {
     Error,
     /// Without one, in the time given.
     Timeout,
+    /// With a web page in place of a manifest or a blob: somebody stands in between, whatever
+    /// the status.
+    Page,
 }
 
 impl fmt::Display for Outcome {
@@ -24,6 +27,7 @@ impl fmt::Display for Outcome {
             Self::Status(status) => write!(f, "{status}"),
             Self::Error => f.write_str("error"),
             Self::Timeout => f.write_str("timed out"),
+            Self::Page => f.write_str("a web page"),
         }
     }
 }
@@ -47,7 +51,7 @@ impl Conditions {
     pub fn matches(&self, outcome: Outcome) -> bool {
         match outcome {
             Outcome::Status(status) => self.statuses.contains(&status),
-            Outcome::Error => self.error,
+            Outcome::Error | Outcome::Page => self.error,
             Outcome::Timeout => self.timeout,
         }
     }
@@ -117,26 +121,69 @@ pub enum Step {
     Original,
 }
 
-/// Decides what to do when `target` ended with `outcome`. Target 0 is the primary, 1 to `targets`
-/// are the fallbacks, each of which is asked once at most.
+/// In which order a request asks: 0 is the primary, 1 and more are the fallback targets. Each is
+/// asked once at most, and whoever is passed by comes after all others: that is better than no
+/// answer.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Queue {
+    asked: u16,
+    passed_by: u16,
+}
+
+impl Queue {
+    /// `target` is being asked.
+    pub fn ask(&mut self, target: usize) {
+        self.asked |= bit(target);
+    }
+
+    /// `target` is not worth asking while there are others.
+    pub fn pass_by(&mut self, target: usize) {
+        self.passed_by |= bit(target);
+    }
+
+    /// Whether `target` was passed by.
+    pub fn passed_by(&self, target: usize) -> bool {
+        self.passed_by & bit(target) != 0
+    }
+
+    /// Whether `target` was asked.
+    pub fn asked(&self, target: usize) -> bool {
+        self.asked & bit(target) != 0
+    }
+
+    /// Who comes next of the primary and `targets` fallbacks.
+    pub fn next(&self, targets: usize) -> Option<usize> {
+        let mut waiting = (0..=targets).filter(|target| !self.asked(*target));
+        let first = waiting.clone().next();
+        waiting.find(|target| !self.passed_by(*target)).or(first)
+    }
+}
+
+/// Targets are [`crate::directive::MAX_ATTEMPTS`] at most.
+fn bit(target: usize) -> u16 {
+    u32::try_from(target).ok().and_then(|target| 1_u16.checked_shl(target)).unwrap_or(0)
+}
+
+/// Decides what to do when `target` ended with `outcome`. Target 0 is the primary, the others are
+/// fallbacks; `next` is who comes after it.
 pub fn decide(
     outcome: Outcome,
     target: usize,
-    targets: usize,
+    next: Option<usize>,
     request: &Request,
     conditions: &Conditions,
 ) -> Step {
-    if target == 0 {
-        let falls_back = targets > 0 && conditions.matches(outcome) && request.may_fall_back();
-        return if falls_back { Step::Next(1) } else { Step::Answer };
-    }
-
-    if serves(outcome, request.authorization) {
-        Step::Answer
-    } else if target < targets {
-        Step::Next(target + 1)
+    let serves = if target == 0 {
+        !conditions.matches(outcome) || !request.may_fall_back()
     } else {
-        Step::Original
+        serves(outcome, request.authorization)
+    };
+    match next {
+        _ if serves => Step::Answer,
+        Some(next) => Step::Next(next),
+        // Its own answer is the original.
+        None if target == 0 => Step::Answer,
+        None => Step::Original,
     }
 }
 
@@ -146,7 +193,7 @@ fn serves(outcome: Outcome, authorization: Authorization) -> bool {
     match outcome {
         Outcome::Status(200..=299 | 304 | 416) => true,
         Outcome::Status(401) => authorization == Authorization::None,
-        Outcome::Status(_) | Outcome::Error | Outcome::Timeout => false,
+        Outcome::Status(_) | Outcome::Error | Outcome::Timeout | Outcome::Page => false,
     }
 }
 
@@ -211,6 +258,7 @@ mod tests {
         let rows = [
             (Outcome::Error, true),
             (Outcome::Timeout, true),
+            (Outcome::Page, true),
             (Outcome::Status(429), true),
             (Outcome::Status(502), true),
             (Outcome::Status(503), true),
@@ -292,7 +340,8 @@ mod tests {
         ];
 
         for (name, outcome, targets, request, want) in rows {
-            let got = decide(outcome, 0, targets, &request, &Conditions::default());
+            let next = (targets > 0).then_some(1);
+            let got = decide(outcome, 0, next, &request, &Conditions::default());
             assert_eq!(got, want, "{name}");
         }
     }
@@ -314,16 +363,16 @@ mod tests {
             ("500", Outcome::Status(500), PULL, false),
             ("error", Outcome::Error, PULL, false),
             ("timeout", Outcome::Timeout, PULL, false),
+            ("web page", Outcome::Page, PULL, false),
         ];
 
         for (name, outcome, request, serves) in rows {
             let conditions = Conditions::default();
-            let step = |target, targets| decide(outcome, target, targets, &request, &conditions);
+            let step = |target, next| decide(outcome, target, next, &request, &conditions);
             let next = if serves { Step::Answer } else { Step::Next(2) };
             let last = if serves { Step::Answer } else { Step::Original };
-            assert_eq!(step(1, 2), next, "{name}, first of two");
-            assert_eq!(step(2, 2), last, "{name}, last");
-            assert_eq!(step(3, 2), last, "{name}, behind the last");
+            assert_eq!(step(1, Some(2)), next, "{name}, first of two");
+            assert_eq!(step(2, None), last, "{name}, last");
         }
     }
 
@@ -348,14 +397,33 @@ mod tests {
     }
 
     #[test]
-    fn every_target_is_asked_once() {
-        let mut asked = Vec::new();
-        let mut target = 0;
-        while let Step::Next(next) = decide(LIMITED, target, 4, &PULL, &Conditions::default()) {
-            asked.push(next);
-            target = next;
+    fn who_is_passed_by_is_asked_last() {
+        let rows: [(&str, &[usize], &[usize]); 5] = [
+            ("nobody", &[], &[0, 1, 2, 3]),
+            ("the primary", &[0], &[1, 2, 3, 0]),
+            ("a fallback", &[2], &[0, 1, 3, 2]),
+            ("two", &[0, 1], &[2, 3, 0, 1]),
+            ("all", &[0, 1, 2, 3], &[0, 1, 2, 3]),
+        ];
+
+        for (name, passed_by, want) in rows {
+            let mut queue = Queue::default();
+            passed_by.iter().for_each(|target| queue.pass_by(*target));
+            let mut asked = Vec::new();
+            while let Some(target) = queue.next(3) {
+                queue.ask(target);
+                asked.push(target);
+            }
+            assert_eq!(asked, want, "{name}");
         }
-        assert_eq!(asked, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_primary_that_is_asked_last_answers_or_gives_way() {
+        let step = |outcome, next| decide(outcome, 0, next, &PULL, &Conditions::default());
+        assert_eq!(step(Outcome::Status(200), None), Step::Answer);
+        assert_eq!(step(LIMITED, None), Step::Answer);
+        assert_eq!(step(LIMITED, Some(2)), Step::Next(2));
     }
 
     #[test]
@@ -394,7 +462,8 @@ mod tests {
 
     #[test]
     fn outcomes_read_well_in_a_log() {
-        let texts = [LIMITED, Outcome::Error, Outcome::Timeout].map(|outcome| outcome.to_string());
-        assert_eq!(texts, ["429", "error", "timed out"]);
+        let outcomes = [LIMITED, Outcome::Error, Outcome::Timeout, Outcome::Page];
+        let texts = outcomes.map(|outcome| outcome.to_string());
+        assert_eq!(texts, ["429", "error", "timed out", "a web page"]);
     }
 }
