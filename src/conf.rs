@@ -4,13 +4,14 @@ use core::ffi::CStr;
 use std::rc::Rc;
 
 use nginx_sys::ngx_int_t;
+use rules::breaker::Settings;
 use rules::cdn_loop;
 use rules::directive::{self, Keepalive, MAX_ATTEMPTS};
 use rules::fallback::{Conditions, Target};
 use rules::redirect::Policy;
 
 use crate::module::Docker;
-use crate::nginx::conf::{Conf, http_module, on_cycle_end};
+use crate::nginx::conf::{Conf, InitPeer, Intercepted, http_module, on_cycle_end};
 use crate::nginx::location::{Location, Place};
 use crate::nginx::request::Request;
 use crate::nginx::shm::Zone;
@@ -30,6 +31,8 @@ pub(crate) struct MainConf {
     pub(crate) loop_id: String,
     /// The number of nginx's proxy module among the http modules.
     pub(crate) proxy: Option<usize>,
+    /// The upstreams' own, where ours runs before.
+    pub(crate) upstreams: Intercepted,
     /// Where a follow location may be needed.
     places: Vec<Place>,
     /// Follow locations are being made: they are no such places themselves.
@@ -43,6 +46,8 @@ pub(crate) struct LocConf {
     pub(crate) follow: Option<Setting<Option<Policy>>>,
     pub(crate) fallback: Option<Setting<Vec<Target>>>,
     pub(crate) fallback_on: Option<Conditions>,
+    pub(crate) breaker: Option<Option<Settings>>,
+    pub(crate) reserve: Option<u32>,
     /// Where requests go that leave this location's upstream.
     pub(crate) ways: Option<Ways>,
     /// This is a follow location.
@@ -102,6 +107,11 @@ impl LocConf {
         self.fallback_on.clone().unwrap_or_default()
     }
 
+    /// When a backend is not asked any more; `None` is `off`.
+    pub(crate) fn breaker(&self) -> Option<Settings> {
+        self.breaker.unwrap_or_else(|| Some(Settings::default()))
+    }
+
     /// Whether certificates are checked, for each follow location that is needed.
     pub(crate) fn verifications(&self) -> (bool, bool) {
         let mut all = self
@@ -126,7 +136,6 @@ impl MainConf {
     }
 
     /// The zone that holds what is known of backends: the first.
-    #[allow(dead_code)]
     pub(crate) fn zone(&self) -> Option<Zone> {
         self.zones.first().map(|(_, zone)| *zone)
     }
@@ -150,6 +159,8 @@ pub(crate) fn merge(cf: Conf, outer: &LocConf, inner: &mut LocConf) -> Result<()
     inherit_setting(&mut inner.follow, outer.follow.as_ref(), is_block);
     inherit_setting(&mut inner.fallback, outer.fallback.as_ref(), is_block);
     inherit(&mut inner.fallback_on, outer.fallback_on.as_ref());
+    inherit(&mut inner.breaker, outer.breaker.as_ref());
+    inherit(&mut inner.reserve, outer.reserve.as_ref());
 
     let targets = inner.all_targets().len();
     let hops = inner.policy().map_or(0, |policy| usize::from(policy.hops));
@@ -184,10 +195,8 @@ fn inherit_setting<T>(inner: &mut Option<Setting<T>>, outer: Option<&Setting<T>>
 /// The callbacks that `module.rs` has for nginx.
 pub(crate) struct Hooks {
     pub(crate) preaccess: unsafe extern "C" fn(*mut nginx_sys::ngx_http_request_t) -> ngx_int_t,
-    pub(crate) init_peer: unsafe extern "C" fn(
-        *mut nginx_sys::ngx_http_request_t,
-        *mut nginx_sys::ngx_http_upstream_srv_conf_t,
-    ) -> ngx_int_t,
+    pub(crate) init_peer: InitPeer,
+    pub(crate) before_asking: InitPeer,
     pub(crate) cycle_end: unsafe extern "C" fn(*mut core::ffi::c_void),
 }
 
@@ -209,6 +218,9 @@ pub(crate) fn complete(cf: Conf, hooks: &Hooks) -> Result<(), Refused> {
     }
 
     cf.add_preaccess_handler(hooks.preaccess).map_err(|_| Refused)?;
+    if main.zone().is_some() {
+        main.upstreams = cf.intercept_upstreams(hooks.before_asking);
+    }
     cf.add_upstream(origin::UPSTREAM, hooks.init_peer).map_err(|_| Refused)?;
     on_cycle_end(cf, hooks.cycle_end).map_err(|_| Refused)?;
     for (number, place) in places.into_iter().enumerate() {

@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 
 use once_cell::unsync::OnceCell;
+use rules::fallback::Queue;
 use rules::location::Url;
 
+use crate::breaker::Subject;
 use crate::nginx::resolver::Lookup;
+use crate::nginx::upstream::Upstream;
 
 /// What each phase learned, for those after it. It survives internal redirects.
 #[derive(Default)]
@@ -14,8 +17,13 @@ pub(crate) struct RequestCtx {
     pub(crate) errand: Option<Errand>,
     /// What the primary was asked; set when the request leaves it.
     pub(crate) primary: OnceCell<Primary>,
+    /// The primary's upstream that all of this began with (see `Upstream::id`).
+    pub(crate) upstream: Option<usize>,
+    /// The backend that is being asked, where its breaker matters.
+    pub(crate) subject: Option<Subject>,
     /// Who is asked: 0 is the primary, then come the fallback targets.
     pub(crate) target: usize,
+    pub(crate) queue: Queue,
     /// How many redirects were followed, all targets together.
     pub(crate) redirects: u8,
     /// Where the request goes now, once it has left the primary.
@@ -35,10 +43,12 @@ pub(crate) struct RequestCtx {
 }
 
 impl RequestCtx {
-    /// Forgets all attempts: what is known of them is of a location that an error page of the
-    /// user's has led away from.
-    pub(crate) fn restart(&mut self) {
-        *self = Self { errand: self.errand, ..Self::default() };
+    /// Begins with the primary's upstream `u`. What is known may be of another location, which an
+    /// error page of the user's has led away from.
+    pub(crate) fn begin(&mut self, u: Upstream<'_>) {
+        if self.upstream != Some(u.id()) {
+            *self = Self { errand: self.errand, upstream: Some(u.id()), ..Self::default() };
+        }
     }
 }
 
@@ -98,6 +108,8 @@ pub(crate) enum Stage {
     /// Nothing: the request is the primary's.
     #[default]
     Primary,
+    /// Ask the primary, which was passed by.
+    Returning,
     /// Ask the destination.
     Entering,
     Resolving(Lookup),

@@ -79,21 +79,25 @@ pub(crate) fn authorization(r: Request<'_>) -> Authorization {
     if lines.next().is_some() { Authorization::Other } else { first }
 }
 
-/// What to do when `target` ended with `outcome`.
+/// What to do when `target` ended with `outcome`, and `next` comes after it.
 pub(crate) fn decide(
     r: Request<'_>,
     outcome: Outcome,
     target: usize,
-    targets: &[Target],
+    next: Option<usize>,
     conditions: &Conditions,
 ) -> Step {
-    let request = fallback::Request {
+    fallback::decide(outcome, target, next, &request(r), conditions)
+}
+
+/// The request, as far as it matters to who may answer it.
+pub(crate) fn request(r: Request<'_>) -> fallback::Request {
+    fallback::Request {
         get_or_head: r.is_get_or_head(),
         has_body: r.has_body(),
         authorization: authorization(r),
         looped: passes(r) > 0,
-    };
-    fallback::decide(outcome, target, targets.len(), &request, conditions)
+    }
 }
 
 /// Where the request for `uri` goes at `target`.

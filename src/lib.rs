@@ -4,6 +4,7 @@
 //! `redirect.rs`, `fallback.rs`. `origin.rs` is where requests go that leave the configured
 //! upstream. What is decided is in the crate `rules`; how nginx is told is in `nginx/`.
 
+mod breaker;
 mod conf;
 mod ctx;
 mod fallback;

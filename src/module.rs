@@ -8,6 +8,7 @@ use nginx_sys::{
     ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_uint_t,
 };
 
+use crate::breaker::{BreakerDirective, FallbackReserve};
 use crate::conf::{self, LocConf, MainConf};
 use crate::ctx::RequestCtx;
 use crate::fallback::{Fallback, FallbackOn};
@@ -36,11 +37,13 @@ unsafe impl Module for Docker {
 }
 
 /// nginx wants the table writable, and does not write.
-static mut COMMANDS: [ngx_command_t; 7] = [
+static mut COMMANDS: [ngx_command_t; 9] = [
     location_command::<RealmRewrite>(),
     location_command::<FollowRedirect>(),
     location_command::<Fallback>(),
     location_command::<FallbackOn>(),
+    location_command::<BreakerDirective>(),
+    location_command::<FallbackReserve>(),
     main_command::<Keepalive>(),
     main_command::<Zone>(),
     ngx_command_t::empty(),
@@ -79,7 +82,7 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
         // SAFETY: nginx passes a live `cf`.
         let cf = unsafe { Conf::new(cf) };
         filter::install(header_filter, body_filter);
-        let hooks = conf::Hooks { preaccess, init_peer, cycle_end };
+        let hooks = conf::Hooks { preaccess, init_peer, before_asking, cycle_end };
         if conf::complete(cf, &hooks).is_ok() { OK } else { ERROR }
     })
 }
@@ -156,6 +159,23 @@ unsafe extern "C" fn init_peer(
             Some(Ok(())) => OK,
             _ => ERROR,
         }
+    })
+}
+
+/// Runs in place of the upstreams' own, and then runs that.
+unsafe extern "C" fn before_asking(
+    r: *mut ngx_http_request_t,
+    upstream: *mut ngx_http_upstream_srv_conf_t,
+) -> ngx_int_t {
+    guard(ERROR, || {
+        // SAFETY: nginx calls this with a live request whose upstream has its request built.
+        let request = unsafe { Request::new(r) };
+        if origin::before_asking(request) == Verdict::Left {
+            // nginx's caller finds its upstream finalized already.
+            return ERROR;
+        }
+        // SAFETY: what nginx passed goes to whom it was meant for.
+        unsafe { request.main_conf::<Docker>().upstreams.init(r, upstream) }
     })
 }
 

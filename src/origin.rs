@@ -9,19 +9,22 @@
 //! page.
 
 use core::ffi::CStr;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 
 use nginx_sys::ngx_int_t;
 use rules::body::{Body, Framing};
+use rules::breaker::Reason;
 use rules::directive::{self, Keepalive as Argument};
 use rules::error::{self, Code};
-use rules::fallback::{Authorization, Outcome, Step};
+use rules::fallback::{Authorization, Outcome, Step, Target};
 use rules::location::{LocationError, Scheme, Url};
 use rules::redirect::Policy;
 use rules::request::{Carry, Head};
 use rules::{body, request, resolv};
 
+use crate::breaker::Subject;
 use crate::conf::{self, LocConf, MainConf};
 use crate::ctx::{Answer, Destination, Primary, Reach, Relation, RequestCtx, Stage};
 use crate::module::Docker;
@@ -35,7 +38,7 @@ use crate::nginx::resolver::{self, StartError};
 use crate::nginx::upstream::Upstream;
 use crate::nginx::{ERROR, NoMemory};
 use crate::redirect::Outcome as Followed;
-use crate::{fallback, realm, redirect};
+use crate::{breaker, fallback, realm, redirect};
 
 /// The upstream of the follow location, under a name that no host has (RFC 6761, section 6.4).
 pub(crate) const UPSTREAM: &str = "docker-origin.invalid";
@@ -235,6 +238,78 @@ fn is_answer(r: Request<'_>, conf: &LocConf, ways: &Ways, u: Upstream<'_>) -> bo
         && is_of_proxy()
 }
 
+/// nginx has written the request for the primary and is about to choose a server. A primary whose
+/// breaker is open is passed by for a fallback, as if it had answered so.
+pub(crate) fn before_asking(r: Request<'_>) -> Verdict {
+    let conf = LocConf::of(r);
+    let Some(ways) = conf.ways.as_ref().filter(|_| !conf.is_follow && is_ours(r)) else {
+        return Verdict::Pass;
+    };
+    let proxy = r.main_conf::<Docker>().proxy;
+    let is_of_location = |u: &Upstream<'_>| proxy.is_some_and(|proxy| u.is_of(ways.own, proxy));
+    let Some(u) = r.upstream().filter(is_of_location) else { return Verdict::Pass };
+    // Without memory nginx has logged it, and the request ends soon.
+    let Ok(ctx) = r.ctx_or_default::<Docker>() else { return Verdict::Pass };
+    let next = pass_by(r, conf, &mut ctx.borrow_mut(), u);
+    next.map_or(Verdict::Pass, |next| leave(r, ctx, u, next.location(ways)))
+}
+
+/// Where the request goes in place of the primary, if anywhere.
+fn pass_by(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, u: Upstream<'_>) -> Option<Next> {
+    let uri = core::str::from_utf8(u.uri()).ok()?;
+    let mut subject = Subject::of_primary(r, u, uri);
+    if matches!(ctx.stage, Stage::Returning) {
+        ctx.stage = Stage::Primary;
+        ctx.upstream = Some(u.id());
+        ctx.subject = Some(subject);
+        return None;
+    }
+    ctx.begin(u);
+    let refused = breaker::refuses(r, conf, &mut subject);
+    ctx.subject = Some(subject);
+    let reason = refused?;
+
+    let targets = conf.targets(uri);
+    let may_leave = conf.conditions().matches(reason_as_outcome(reason))
+        && fallback::request(r).may_fall_back()
+        && r.redirects_left() >= 2;
+    if targets.is_empty() || !may_leave || ctx.primary.get_or_try_init(|| primary(r, u)).is_err() {
+        return None;
+    }
+    ctx.queue.pass_by(0);
+    let next = admitted(r, conf, ctx, targets, uri).filter(|next| !ctx.queue.passed_by(*next))?;
+    let told = format!("{}: not asked ({reason})", asked(ctx));
+    Some(go_on(r, conf, ctx, uri, Step::Next(next), reason_as_outcome(reason), Some(told)))
+}
+
+/// What the primary would have answered, for `docker_fallback_on`.
+fn reason_as_outcome(reason: Reason) -> Outcome {
+    match reason {
+        Reason::Failures => Outcome::Error,
+        Reason::Limit | Reason::PullLimit | Reason::Reserve => Outcome::Status(429),
+    }
+}
+
+/// Who comes next. Those whose breakers are open are passed by, as long as there are others.
+fn admitted(
+    r: Request<'_>,
+    conf: &LocConf,
+    ctx: &mut RequestCtx,
+    targets: &[Target],
+    uri: &str,
+) -> Option<usize> {
+    loop {
+        let next = ctx.queue.next(targets.len())?;
+        let Some(target) = targets.get(next.wrapping_sub(1)) else { return Some(next) };
+        let mut subject = Subject::of_target(r, target, uri);
+        if ctx.queue.passed_by(next) || breaker::refuses(r, conf, &mut subject).is_none() {
+            ctx.subject = Some(subject);
+            return Some(next);
+        }
+        ctx.queue.pass_by(next);
+    }
+}
+
 /// Upstream has answered.
 fn answered(
     r: Request<'_>,
@@ -243,11 +318,12 @@ fn answered(
     u: Upstream<'_>,
 ) -> Result<Verdict, NoMemory> {
     if !is_interesting(r, conf, u) {
+        report_served(r, conf, u);
         return Ok(Verdict::Pass);
     }
     let ctx = r.ctx_or_default::<Docker>()?;
     if !conf.is_follow {
-        ctx.borrow_mut().restart();
+        ctx.borrow_mut().begin(u);
     }
     if ctx.borrow().primary.get_or_try_init(|| primary(r, u)).is_err() {
         return Ok(Verdict::Pass);
@@ -295,10 +371,11 @@ fn answered(
 
     let outcome = match failure {
         Some(_) => Outcome::Error,
-        None => Outcome::Status(u.status()),
+        None => breaker::outcome(r, &uri, u),
     };
+    report(r, conf, &mut ctx.borrow_mut(), &uri, outcome, u);
     // One to go there, one to go on from there.
-    let step = step(r, conf, &ctx.borrow(), &uri, outcome, 2);
+    let step = step(r, conf, &mut ctx.borrow_mut(), &uri, outcome, 2);
     if step == Step::Answer && failure.is_none() {
         pass(r, &mut ctx.borrow_mut());
         return Ok(Verdict::Pass);
@@ -310,11 +387,50 @@ fn answered(
         ctx.borrow_mut().original = Some(original);
     }
     let next = go_on(r, conf, &mut ctx.borrow_mut(), &uri, step, outcome, failure);
-    let location = match next {
-        Next::Ask { verify } => ways.to(verify),
-        Next::Answer => ways.any(),
-    };
-    Ok(leave(r, ctx, u, location))
+    Ok(leave(r, ctx, u, next.location(ways)))
+}
+
+/// Tells the breaker how the current target ended: with `outcome`, and an answer of `u` if that is
+/// a status.
+fn report(
+    r: Request<'_>,
+    conf: &LocConf,
+    ctx: &mut RequestCtx,
+    uri: &str,
+    outcome: Outcome,
+    u: Upstream<'_>,
+) {
+    if r.main_conf::<Docker>().zone().is_none() {
+        return;
+    }
+    // A host that a variable holds was asked without a look at its breaker.
+    let subject = ctx.subject.unwrap_or_else(|| Subject::of_primary(r, u, uri));
+    let host = || backend(conf, ctx, uri);
+    match outcome {
+        Outcome::Status(_) | Outcome::Page => {
+            breaker::answered(r, conf, &subject, outcome, u, || body_so_far(u), host);
+        }
+        Outcome::Error | Outcome::Timeout => breaker::failed(r, conf, &subject, host),
+    }
+}
+
+/// The answer of the primary that goes to the client leads nowhere else: for most that is all.
+fn report_served(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
+    let Some(ctx) = r.ctx::<Docker>() else { return };
+    let ctx = ctx.borrow();
+    if let Some(subject) = ctx.subject.filter(|_| ctx.upstream == Some(u.id())) {
+        let host = || String::from_utf8_lossy(&u.authority()).into_owned();
+        let outcome = Outcome::Status(u.status());
+        breaker::answered(r, conf, &subject, outcome, u, || body_so_far(u), host);
+    }
+}
+
+/// The backend that is being asked, or has led to who is; as the log names it.
+fn backend(conf: &LocConf, ctx: &RequestCtx, uri: &str) -> String {
+    match conf.targets(uri).get(ctx.target.wrapping_sub(1)) {
+        Some(target) => fallback::name(target),
+        None => ctx.primary.get().map(|primary| primary.url.authority()).unwrap_or_default(),
+    }
 }
 
 /// Only these answers can lead anywhere else; most answers are none of them, and cost nothing.
@@ -322,6 +438,7 @@ fn is_interesting(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> bool {
     conf.is_follow
         || !u.is_http()
         || (r.is_get_or_head() && u.status() >= 300 && (u.status() < 400 || conf.has_fallback()))
+        || (conf.has_fallback() && r.content_type().starts_with(b"text/html"))
 }
 
 /// The answer that goes to the client comes from `ctx`'s destination.
@@ -343,14 +460,16 @@ fn pass(r: Request<'_>, ctx: &mut RequestCtx) {
 fn step(
     r: Request<'_>,
     conf: &LocConf,
-    ctx: &RequestCtx,
+    ctx: &mut RequestCtx,
     uri: &str,
     outcome: Outcome,
     redirects: u32,
 ) -> Step {
-    match fallback::decide(r, outcome, ctx.target, conf.targets(uri), &conf.conditions()) {
-        Step::Next(1) if r.redirects_left() < redirects => Step::Answer,
-        Step::Next(_) if r.redirects_left() < redirects => Step::Original,
+    let targets = conf.targets(uri);
+    ctx.queue.ask(ctx.target);
+    let next = ctx.queue.next(targets.len()).filter(|_| r.redirects_left() >= redirects);
+    match fallback::decide(r, outcome, ctx.target, next, &conf.conditions()) {
+        Step::Next(next) => Step::Next(admitted(r, conf, ctx, targets, uri).unwrap_or(next)),
         step => step,
     }
 }
@@ -359,8 +478,20 @@ fn step(
 enum Next {
     /// To the destination in the context.
     Ask { verify: bool },
+    /// To the primary after all.
+    Return,
     /// To the client, with the answer in the context.
     Answer,
+}
+
+impl Next {
+    /// The follow location that leads there.
+    fn location(&self, ways: &Ways) -> Option<Location> {
+        match self {
+            Self::Ask { verify } => ways.to(*verify),
+            Self::Return | Self::Answer => ways.any(),
+        }
+    }
 }
 
 /// Takes `step` after an attempt that ended with `outcome`, or with `failure` and no answer.
@@ -381,6 +512,13 @@ fn go_on(
     }
     let targets = conf.targets(uri);
     match step {
+        Step::Next(0) => {
+            r.log(Level::Info, format_args!("{told}, asking the first upstream after all"));
+            ctx.target = 0;
+            ctx.destination = None;
+            ctx.stage = Stage::Returning;
+            return Next::Return;
+        }
         Step::Next(number) => {
             if let Some(target) = targets.get(number.wrapping_sub(1)) {
                 r.log(
@@ -465,6 +603,14 @@ fn whole_body(u: Upstream<'_>) -> Body<'_> {
     }
     u.receive_more();
     body::read(framing, u.received())
+}
+
+/// What is there of the body.
+fn body_so_far(u: Upstream<'_>) -> Cow<'_, [u8]> {
+    match whole_body(u) {
+        Body::Whole(body) => body,
+        Body::Partial | Body::Surplus => Cow::Borrowed(u.received()),
+    }
 }
 
 /// What the primary was asked, out of the bytes that nginx sent: the Host that they name stands
@@ -580,6 +726,13 @@ pub(crate) fn preaccess(
                 Ok(()) => continue,
                 Err(phase) => return phase,
             },
+            Stage::Returning => {
+                ctx.borrow_mut().stage = Stage::Returning;
+                // The client's URI is still what it was, and access was granted.
+                r.change_to(ways.own);
+                r.skip_to_content();
+                return Phase::Declined;
+            }
             Stage::Resolving(lookup) => {
                 ctx.borrow_mut().stage = Stage::Resolving(lookup);
                 return Phase::Wait;
@@ -606,7 +759,10 @@ pub(crate) fn preaccess(
                 if r.add_upstream_state(&asked(&ctx), 502).is_err() {
                     return Phase::Status(500);
                 }
-                let step = step(r, conf, &ctx, &uri, Outcome::Error, 1);
+                if let Some(subject) = ctx.subject {
+                    breaker::failed(r, conf, &subject, || backend(conf, &ctx, &uri));
+                }
+                let step = step(r, conf, &mut ctx, &uri, Outcome::Error, 1);
                 go_on(r, conf, &mut ctx, &uri, step, Outcome::Error, Some(why))
             }
             Stage::Primary | Stage::Asking(_) => match gave_up(r, conf, ways, ctx) {
@@ -614,8 +770,8 @@ pub(crate) fn preaccess(
                 Err(phase) => return phase,
             },
         };
-        if let Next::Ask { verify } = next
-            && let Some(location) = ways.to(verify)
+        if let Next::Ask { .. } = next
+            && let Some(location) = next.location(ways)
         {
             r.change_to(location);
         }
@@ -660,7 +816,7 @@ fn gave_up(
 
     let mut ctx = ctx.borrow_mut();
     if !has_left {
-        ctx.restart();
+        ctx.begin(u);
     }
     ctx.spent = Some(u.id());
     if ctx.primary.get_or_try_init(|| primary(r, u)).is_err() {
@@ -674,10 +830,12 @@ fn gave_up(
         (false, _) => (Outcome::Error, u.failure()),
     };
     let failure = failure.map(|failure| format!("{}: {}", asked(&ctx), failure.as_str()));
-    let step = step(r, conf, &ctx, &uri, outcome, 1);
+    report(r, conf, &mut ctx, &uri, outcome, u);
+    let step = step(r, conf, &mut ctx, &uri, outcome, 1);
     // Upstream's own answer is intercepted where the user has a page for it, or for our sake alone.
     let is_passed = u.status() == status && !ways.twin.has_error_page(status);
-    if step == Step::Answer && ctx.destination.is_none() && !is_passed {
+    let is_first = ctx.outcomes.is_empty();
+    if step == Step::Answer && ctx.destination.is_none() && is_first && !is_passed {
         return Err(give_up(r, ways, status));
     }
     if ctx.target == 0 && u.status() == status {

@@ -16,7 +16,7 @@ use nginx_sys::{
 use ngx::core::Pool;
 
 use super::request::Request;
-use super::{Module, NoMemory, OK, bytes, copy, ctx_index, guard, literal};
+use super::{ERROR, Module, NoMemory, OK, address, bytes, copy, ctx_index, guard, literal};
 
 /// The configuration as it is being read.
 #[derive(Clone, Copy)]
@@ -43,6 +43,10 @@ pub(crate) trait Directive {
 
     fn set(conf: &mut Self::Conf, cf: Conf, args: &[&str]) -> Result<(), SetError>;
 }
+
+/// Prepares the choice of an upstream's server for a request.
+pub(crate) type InitPeer =
+    unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t;
 
 /// Where a directive may stand.
 const ANYWHERE: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
@@ -242,15 +246,29 @@ impl Conf {
         Ok(())
     }
 
+    /// Has `init` run in place of each upstream's own: at a time when the request is written, and
+    /// no server chosen.
+    pub(crate) fn intercept_upstreams(self, init: InitPeer) -> Intercepted {
+        let mut replaced = Vec::new();
+        // SAFETY: nginx has initialized the upstreams before `postconfiguration`; the array holds
+        // pointers to them.
+        unsafe {
+            let ctx = (*self.0).ctx.cast::<ngx_http_conf_ctx_t>();
+            let module = ptr::addr_of!(nginx_sys::ngx_http_upstream_module);
+            let main = (*(*ctx).main_conf.add((*module).ctx_index))
+                .cast::<nginx_sys::ngx_http_upstream_main_conf_t>();
+            let upstreams = (*main).upstreams.as_slice::<*mut ngx_http_upstream_srv_conf_t>();
+            for &upstream in upstreams {
+                if let Some(own) = (*upstream).peer.init.replace(init) {
+                    replaced.push((address(upstream), own));
+                }
+            }
+        }
+        Intercepted(replaced)
+    }
+
     /// Declares an upstream of ours, as `upstream name { ... }` would.
-    pub(crate) fn add_upstream(
-        self,
-        name: &'static str,
-        init: unsafe extern "C" fn(
-            *mut ngx_http_request_t,
-            *mut ngx_http_upstream_srv_conf_t,
-        ) -> ngx_int_t,
-    ) -> Result<(), NoMemory> {
+    pub(crate) fn add_upstream(self, name: &'static str, init: InitPeer) -> Result<(), NoMemory> {
         // SAFETY: what the `upstream` directive does; nginx has initialized the other upstreams
         // already and does not come back for this one.
         unsafe {
@@ -270,6 +288,29 @@ impl Conf {
             (*upstream).peer.init = Some(init);
         }
         Ok(())
+    }
+}
+
+/// What runs for each upstream, by its address, unless something of ours runs before.
+#[derive(Default)]
+pub(crate) struct Intercepted(Vec<(usize, InitPeer)>);
+
+impl Intercepted {
+    /// Goes on with the upstream's own.
+    ///
+    /// # Safety
+    ///
+    /// `r` and `upstream` are what nginx passed.
+    pub(crate) unsafe fn init(
+        &self,
+        r: *mut ngx_http_request_t,
+        upstream: *mut ngx_http_upstream_srv_conf_t,
+    ) -> ngx_int_t {
+        match self.0.iter().find(|(known, _)| *known == address(upstream)) {
+            // SAFETY: the caller's promise.
+            Some((_, init)) => unsafe { init(r, upstream) },
+            None => ERROR,
+        }
     }
 }
 

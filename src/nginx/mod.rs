@@ -113,6 +113,19 @@ const fn literal(string: &'static str) -> ngx_str_t {
     ngx_str_t { len: string.len(), data: string.as_ptr().cast_mut() }
 }
 
+/// Milliseconds of a clock that never goes back, the same in all workers: nginx's own, which
+/// stands still while a callback runs.
+pub(crate) fn now() -> u64 {
+    // SAFETY: nginx sets it before there are requests; one thread writes it.
+    unsafe { nginx_sys::ngx_current_msec as u64 }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_time() -> u64 {
+    // SAFETY: as above; it points at a slot that nginx does not change while a callback runs.
+    unsafe { u64::try_from((*nginx_sys::ngx_cached_time).sec).unwrap_or(0) }
+}
+
 /// Runs a callback's body; a panic, which would abort the worker and all its connections, becomes
 /// `fallback` and an `alert` in the log. The last line of defence: nothing is known to panic.
 pub(crate) fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {

@@ -79,6 +79,11 @@ impl<'r> Request<'r> {
         unsafe { (*self.as_ptr()).method & (NGX_HTTP_GET | NGX_HTTP_HEAD) as ngx_uint_t != 0 }
     }
 
+    pub(crate) fn method(self) -> &'r [u8] {
+        // SAFETY: a string of the request, or a constant.
+        unsafe { bytes((*self.as_ptr()).method_name) }
+    }
+
     pub(crate) fn is_head(self) -> bool {
         // SAFETY: plain field of a live request.
         unsafe { (*self.as_ptr()).method & NGX_HTTP_HEAD as ngx_uint_t != 0 }
@@ -188,6 +193,7 @@ impl<'r> Request<'r> {
         if let Some(ctx) = self.ctx::<M>() {
             return Ok(ctx);
         }
+        const { assert!(align_of::<Holder<M::Ctx>>() <= align_of::<usize>()) };
         // SAFETY: the cleanup's data has the holder's size (a pool's alignment is that of a
         // pointer at least), and is written before its handler is set.
         unsafe {

@@ -69,7 +69,7 @@ struct Node {
     next: AtomicPtr<Node>,
     newer: *mut Node,
     older: *mut Node,
-    /// A [`rules::digest::Key`], low half first: sixteen bytes that need no alignment.
+    /// A [`rules::digest::Key`].
     key: [u64; 2],
     /// Bytes of a blob; words of a record.
     len: u32,
@@ -259,7 +259,7 @@ impl Zone {
     }
 
     /// A copy of the bytes kept under `key`.
-    pub(crate) fn blob(self, key: u128) -> Option<Vec<u8>> {
+    pub(crate) fn blob(self, key: [u64; 2]) -> Option<Vec<u8>> {
         let node = self.lock(|locked| locked.pin(key))?;
         // SAFETY: a pinned blob is neither freed nor changed.
         let copied = unsafe {
@@ -280,7 +280,7 @@ impl Zone {
     }
 
     /// Keeps `data` under `key`, in place of what was there. `false`: there is no room.
-    pub(crate) fn keep_blob(self, key: u128, data: &[u8]) -> bool {
+    pub(crate) fn keep_blob(self, key: [u64; 2], data: &[u8]) -> bool {
         let node = self.lock(|locked| locked.new_blob(key, data.len()));
         if node.is_null() {
             return false;
@@ -363,7 +363,7 @@ pub(crate) struct Locked {
 
 impl Locked {
     /// The record of this key, if there is one.
-    pub(crate) fn record<const N: usize>(&mut self, key: u128) -> Option<[u64; N]> {
+    pub(crate) fn record<const N: usize>(&mut self, key: [u64; 2]) -> Option<[u64; N]> {
         let node = self.find(key);
         // SAFETY: `find` returns a node of this zone, or null; a record's words follow it.
         unsafe {
@@ -376,7 +376,7 @@ impl Locked {
 
     /// Sets the record of this key. Without room it is not kept, which costs us no more than what
     /// it would have told.
-    pub(crate) fn set_record<const N: usize>(&mut self, key: u128, words: [u64; N]) {
+    pub(crate) fn set_record<const N: usize>(&mut self, key: [u64; 2], words: [u64; N]) {
         let mut node = self.find(key);
         // SAFETY: as above; a new node has room for the words.
         unsafe {
@@ -402,14 +402,14 @@ impl Locked {
     }
 
     /// Whether there is a blob of this key.
-    pub(crate) fn has_blob(&mut self, key: u128) -> bool {
+    pub(crate) fn has_blob(&mut self, key: [u64; 2]) -> bool {
         let node = self.find(key);
         // SAFETY: as above.
         unsafe { !node.is_null() && (*node).is_blob }
     }
 
     /// Forgets what is kept under `key`.
-    pub(crate) fn remove(&mut self, key: u128) {
+    pub(crate) fn remove(&mut self, key: [u64; 2]) {
         let node = self.find(key);
         if !node.is_null() {
             self.unlink(node);
@@ -425,8 +425,7 @@ impl Locked {
     }
 
     /// The node of this key, now the newest of its list; or null.
-    fn find(&mut self, key: u128) -> *mut Node {
-        let key = halves(key);
+    fn find(&mut self, key: [u64; 2]) -> *mut Node {
         // SAFETY: chains hold nodes of this zone, which live until they are unlinked.
         unsafe {
             let mut node = (*self.chain(key)).load(Ordering::Relaxed);
@@ -565,7 +564,7 @@ impl Locked {
         ptr::null_mut()
     }
 
-    fn new_node(&mut self, key: u128, extra: usize, is_blob: bool) -> *mut Node {
+    fn new_node(&mut self, key: [u64; 2], extra: usize, is_blob: bool) -> *mut Node {
         let node = self.allocate(size_of::<Node>() + extra, is_blob).cast::<Node>();
         if !node.is_null() {
             // SAFETY: fresh memory of that size.
@@ -574,7 +573,7 @@ impl Locked {
                     next: AtomicPtr::default(),
                     newer: ptr::null_mut(),
                     older: ptr::null_mut(),
-                    key: halves(key),
+                    key,
                     len: 0,
                     pins: 0,
                     pieces: ptr::null_mut(),
@@ -587,7 +586,7 @@ impl Locked {
     }
 
     /// A blob that is not yet linked, with room for `len` bytes; or null.
-    fn new_blob(&mut self, key: u128, len: usize) -> *mut Node {
+    fn new_blob(&mut self, key: [u64; 2], len: usize) -> *mut Node {
         let node = self.new_node(key, 0, true);
         let Ok(short) = u32::try_from(len) else { return ptr::null_mut() };
         if node.is_null() {
@@ -614,7 +613,7 @@ impl Locked {
         node
     }
 
-    fn pin(&mut self, key: u128) -> Option<*mut Node> {
+    fn pin(&mut self, key: [u64; 2]) -> Option<*mut Node> {
         let node = self.find(key);
         // SAFETY: as in `record`.
         unsafe {
@@ -682,9 +681,4 @@ impl Locked {
             }
         }
     }
-}
-
-#[allow(clippy::cast_possible_truncation)]
-fn halves(key: u128) -> [u64; 2] {
-    [key as u64, (key >> 64) as u64]
 }

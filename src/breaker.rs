@@ -1,0 +1,310 @@
+//! Who is not asked for a while: what all workers know of backends, in the first `docker_zone`.
+//!
+//! A backend is the configured upstream, or a fallback target. A CDN is none: what it does is
+//! charged to the backend that leads there.
+
+use core::ffi::CStr;
+use std::borrow::Cow;
+
+use rules::breaker::{Breaker, Quota, Reason, Records, Settings, Way, decide};
+use rules::digest::Key;
+use rules::fallback::{Outcome, Target, is_page};
+use rules::kind::{self, Class};
+use rules::limit::Limit;
+use rules::owner::Owner;
+use rules::rate_limit::RateLimit;
+use rules::{directive, retry_after};
+
+use crate::conf::LocConf;
+use crate::module::Docker;
+use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::log::Level;
+use crate::nginx::request::Request;
+use crate::nginx::shm::Locked;
+use crate::nginx::upstream::Upstream;
+use crate::nginx::{now, unix_time};
+
+/// `docker_breaker on | off [failures=number] ...`
+pub(crate) struct BreakerDirective;
+
+impl Directive for BreakerDirective {
+    type Conf = LocConf;
+    const NAME: &'static CStr = c"docker_breaker";
+
+    fn set(conf: &mut LocConf, _cf: Conf, args: &[&str]) -> Result<(), SetError> {
+        if conf.breaker.is_some() {
+            return Err(SetError::Duplicate);
+        }
+        conf.breaker = Some(directive::breaker(args)?);
+        Ok(())
+    }
+}
+
+/// `docker_fallback_reserve number`
+pub(crate) struct FallbackReserve;
+
+impl Directive for FallbackReserve {
+    type Conf = LocConf;
+    const NAME: &'static CStr = c"docker_fallback_reserve";
+
+    fn set(conf: &mut LocConf, _cf: Conf, args: &[&str]) -> Result<(), SetError> {
+        if conf.reserve.is_some() {
+            return Err(SetError::Duplicate);
+        }
+        conf.reserve = Some(directive::fallback_reserve(args)?);
+        Ok(())
+    }
+}
+
+/// A backend that is being asked, and what for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject {
+    backend: Key,
+    class: Class,
+    owner: Owner,
+    /// When, as in [`now`].
+    asked: u64,
+    /// Nothing is known against it, so that an answer has nothing to put right.
+    is_clean: bool,
+}
+
+impl Subject {
+    fn new(r: Request<'_>, backend: Key, class: Class) -> Self {
+        let owner = match class {
+            Class::ManifestGet | Class::ManifestHead => Owner::of(r.request_line("Authorization")),
+            Class::Blob | Class::Token | Class::Other => Owner::Anonymous,
+        };
+        Self { backend, class, owner, asked: now(), is_clean: false }
+    }
+
+    /// The request for `uri` at the upstream that the configuration names.
+    pub(crate) fn of_primary(r: Request<'_>, u: Upstream<'_>, uri: &str) -> Self {
+        let backend = Key::of(&[b"backend", u.schema(), &u.authority(), b""]);
+        Self::new(r, backend, class(r, uri))
+    }
+
+    /// The request for `uri` (as the primary would get it) at a fallback target.
+    pub(crate) fn of_target(r: Request<'_>, target: &Target, uri: &str) -> Self {
+        let base = &target.base;
+        let schema = format!("{}://", base.scheme.as_str());
+        let authority = format!("{}:{}", base.host, base.port);
+        let parts = [schema.as_bytes(), authority.as_bytes(), base.uri.as_bytes()];
+        let [schema, authority, prefix] = parts;
+        Self::new(r, Key::of(&[b"backend", schema, authority, prefix]), class(r, uri))
+    }
+
+    fn owner_key(&self) -> Key {
+        let Key([a, b]) = self.backend;
+        let [c, d] = match self.owner {
+            Owner::Anonymous => [0, 0],
+            Owner::Account(Key(owner)) => owner,
+        };
+        Key::of(&[b"owner", [a, b, c, d].map(u64::to_le_bytes).as_flattened()])
+    }
+
+    fn is_of_manifest(&self) -> bool {
+        matches!(self.class, Class::ManifestGet | Class::ManifestHead)
+    }
+}
+
+fn class(r: Request<'_>, uri: &str) -> Class {
+    kind::Request::of(r.method(), uri.as_bytes()).class
+}
+
+/// A backend's breakers: its own, and one a class, as they lie in the zone.
+const BREAKERS: usize = 1 + Class::ALL.len();
+const BREAKER_WORDS: usize = 4;
+
+/// What the zone knows of a subject.
+struct Known {
+    words: [[u64; BREAKER_WORDS]; BREAKERS],
+    records: Records,
+}
+
+impl Known {
+    fn read(zone: &mut Locked, subject: &Subject) -> Self {
+        let words = zone
+            .record::<{ BREAKERS * BREAKER_WORDS }>(subject.backend.0)
+            .map(split)
+            .unwrap_or_default();
+        let [backend, ..] = words;
+        let class = words.get(class_index(subject.class)).copied().unwrap_or_default();
+        let mut records = Records {
+            backend: Breaker::from(backend),
+            class: Breaker::from(class),
+            ..Records::default()
+        };
+        if subject.is_of_manifest()
+            && let Some([a, b, c, d, e, f, g, h]) = zone.record(subject.owner_key().0)
+        {
+            records.owner = Breaker::from([a, b, c, d]);
+            records.quota = Quota::from([e, f, g, h]);
+        }
+        Self { words, records }
+    }
+
+    /// Writes back what `before` was not.
+    fn write(mut self, zone: &mut Locked, subject: &Subject, before: &Records) {
+        let Records { backend, class, owner, quota } = self.records;
+        if (backend, class) != (before.backend, before.class) {
+            if let Some(words) = self.words.first_mut() {
+                *words = backend.words();
+            }
+            if let Some(words) = self.words.get_mut(class_index(subject.class)) {
+                *words = class.words();
+            }
+            let mut joined = [0; BREAKERS * BREAKER_WORDS];
+            joined.iter_mut().zip(self.words.as_flattened()).for_each(|(to, from)| *to = *from);
+            zone.set_record(subject.backend.0, joined);
+        }
+        if (owner, quota) != (before.owner, before.quota) {
+            let ([a, b, c, d], [e, f, g, h]) = (owner.words(), quota.words());
+            zone.set_record(subject.owner_key().0, [a, b, c, d, e, f, g, h]);
+        }
+    }
+}
+
+fn split(words: [u64; BREAKERS * BREAKER_WORDS]) -> [[u64; BREAKER_WORDS]; BREAKERS] {
+    let mut parts = [[0; BREAKER_WORDS]; BREAKERS];
+    parts.as_flattened_mut().copy_from_slice(&words);
+    parts
+}
+
+fn class_index(class: Class) -> usize {
+    1 + Class::ALL.iter().position(|known| *known == class).unwrap_or(0)
+}
+
+/// Whether `subject` had better not be asked, and why. Else it is noted that it is.
+pub(crate) fn refuses(r: Request<'_>, conf: &LocConf, subject: &mut Subject) -> Option<Reason> {
+    let zone = r.main_conf::<Docker>().zone()?;
+    conf.breaker()?;
+    let reserve = conf.reserve.unwrap_or(0);
+    let way = zone.lock(|zone| {
+        let mut known = Known::read(zone, subject);
+        let before = known.records;
+        let way = decide(&mut known.records, subject.class, reserve, subject.asked);
+        subject.is_clean = known.records.is_clean();
+        known.write(zone, subject, &before);
+        way
+    });
+    match way {
+        Way::PassBy(reason) => Some(reason),
+        Way::Ask | Way::Probe => None,
+    }
+}
+
+/// How an answer of upstream counts.
+pub(crate) fn outcome(r: Request<'_>, uri: &str, u: Upstream<'_>) -> Outcome {
+    if is_page(class(r, uri), u.status(), r.content_type()) {
+        Outcome::Page
+    } else {
+        Outcome::Status(u.status())
+    }
+}
+
+/// Upstream has answered `subject` with `outcome`. `host` is who is to blame.
+pub(crate) fn answered<'b>(
+    r: Request<'_>,
+    conf: &LocConf,
+    subject: &Subject,
+    outcome: Outcome,
+    u: Upstream<'b>,
+    body: impl FnOnce() -> Cow<'b, [u8]>,
+    host: impl Fn() -> String,
+) {
+    let value = |name: &[u8]| {
+        let mut lines = u.lines().filter(|line| line.name().eq_ignore_ascii_case(name));
+        lines.next().map(|line| line.value())
+    };
+    let figure = |name| RateLimit::parse(value(name)?);
+    let remaining = if subject.is_of_manifest() { figure(b"ratelimit-remaining") } else { None };
+    if subject.is_clean && remaining.is_none() && !is_failure(outcome) {
+        return;
+    }
+    report(r, conf, subject, host, |records, settings| {
+        let (asked, now) = (subject.asked, now());
+        match outcome {
+            Outcome::Status(429) => {
+                let lines =
+                    u.lines().filter(|line| line.name().eq_ignore_ascii_case(b"Retry-After"));
+                let values = lines.map(|line| line.value());
+                let delay = retry_after::delay(
+                    values,
+                    unix_time(),
+                    settings.retry_after,
+                    settings.max_retry_after,
+                );
+                match Limit::of(subject.class, value(b"Content-Type").unwrap_or_default(), &body())
+                {
+                    Limit::Pull => records.owner.limited(now, delay),
+                    Limit::Abuse => records.backend.limited(now, delay),
+                    Limit::Login => {}
+                }
+            }
+            _ if is_failure(outcome) => records.class.failed(asked, now, settings),
+            _ => {
+                records.backend.succeeded(asked);
+                records.class.succeeded(asked);
+            }
+        }
+        // What is said without looking at the token is not said of its owner.
+        if let (Some(remaining), true) = (remaining, u.status() != 401) {
+            records.quota.learn(now, figure(b"ratelimit-limit"), remaining);
+            if subject.class == Class::ManifestGet && u.status() < 400 {
+                records.owner.succeeded(asked);
+            }
+        }
+    });
+}
+
+/// Upstream has not answered `subject`.
+pub(crate) fn failed(r: Request<'_>, conf: &LocConf, subject: &Subject, host: impl Fn() -> String) {
+    report(r, conf, subject, host, |records, settings| {
+        records.class.failed(subject.asked, now(), settings);
+    });
+}
+
+/// The backend is to blame, or where it leads; other statuses are the client's own.
+fn is_failure(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Status(status) => status == 429 || status >= 500,
+        Outcome::Error | Outcome::Timeout | Outcome::Page => true,
+    }
+}
+
+/// Changes what is known of `subject`, and logs what became of it.
+fn report(
+    r: Request<'_>,
+    conf: &LocConf,
+    subject: &Subject,
+    host: impl Fn() -> String,
+    change: impl FnOnce(&mut Records, &Settings),
+) {
+    let (Some(zone), Some(settings)) = (r.main_conf::<Docker>().zone(), conf.breaker()) else {
+        return;
+    };
+    let (before, after) = zone.lock(|zone| {
+        let mut known = Known::read(zone, subject);
+        let before = known.records;
+        change(&mut known.records, &settings);
+        let after = known.records;
+        known.write(zone, subject, &before);
+        (before, after)
+    });
+
+    let now = now();
+    let open = |records: &Records| {
+        let Records { backend, class, owner, .. } = records;
+        [backend, class, owner].map(|breaker| breaker.open_for(now))
+    };
+    let what = ["all requests", subject.class.as_str(), "manifests of one owner"];
+    let opened = open(&before).into_iter().zip(open(&after)).zip(what);
+    let opened = opened.filter_map(|((before, after), what)| match (before, after) {
+        (None, Some(delay)) => Some((delay, what)),
+        _ => None,
+    });
+    for (delay, what) in opened {
+        let seconds = delay.div_ceil(1000);
+        r.log(Level::Warn, format_args!("{}: breaker is open for {seconds} s ({what})", host()));
+    }
+}

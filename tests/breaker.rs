@@ -1,0 +1,569 @@
+//! `docker_zone`, `docker_breaker` and `docker_fallback_reserve`: who is not asked for a while.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so and stops"
+)]
+
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use support::{
+    Answer, CLOUDFLARE, Connection, Fault, Hub, Nginx, NginxBuilder, REGISTRY, Reply, Response,
+    get, head, request, wait_for,
+};
+
+const MANIFESTS: &str = "/v2/library/x/manifests/";
+const PATH: &str = "/v2/library/x/manifests/latest";
+const FIRST: &str = "first.example";
+const SECOND: &str = "second.example";
+
+fn hub() -> Hub {
+    let hub = Hub::start();
+    hub.authentication(false);
+    hub.add_image("library/x", "latest", &[b"x"]);
+    hub.add_host(FIRST);
+    hub.add_host(SECOND);
+    hub
+}
+
+fn mirror(hub: &Hub) -> NginxBuilder {
+    mirror_with("docker_zone docker:1m;", hub)
+}
+
+fn mirror_with(zone: &str, hub: &Hub) -> NginxBuilder {
+    Nginx::builder().workers(2).http(&hub.http_conf()).http(zone).http(
+        "proxy_connect_timeout 1s;
+         proxy_read_timeout 1s;
+         add_header X-Fallback $docker_fallback always;",
+    )
+}
+
+/// An nginx with a zone and one location, which has these directives.
+fn start(hub: &Hub, directives: &str) -> Nginx {
+    mirror(hub)
+        .server(&format!("location / {{ {directives} proxy_pass https://{REGISTRY}; }}"))
+        .start()
+}
+
+fn fallback() -> String {
+    format!("docker_fallback https://{FIRST};")
+}
+
+/// A pull limit that says this of its end.
+fn pull_limit(retry_after: &str) -> Fault {
+    let limit = Response::error(429, "TOOMANYREQUESTS", "You have reached your pull rate limit.")
+        .header("Retry-After", retry_after)
+        .header("ratelimit-limit", "100;w=21600")
+        .header("ratelimit-remaining", "0;w=21600");
+    Fault::Answer(limit.into())
+}
+
+/// A token for this account, such as a registry's token server makes them.
+fn token(account: &str) -> String {
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let claims = format!(r#"{{"sub":"{account}","aud":"registry"}}"#);
+    format!("{}.{}.c2lnbmF0dXJl", part(r#"{"alg":"ES256"}"#), part(&claims))
+}
+
+fn asked(hub: &Hub, host: &str) -> usize {
+    hub.requests(host).len()
+}
+
+/// How often the registry was asked while `act` ran.
+fn asked_by(hub: &Hub, act: impl FnOnce()) -> usize {
+    let before = asked(hub, REGISTRY);
+    act();
+    asked(hub, REGISTRY) - before
+}
+
+#[track_caller]
+fn assert_served(answer: &Answer, host: &str, name: &str) {
+    assert_eq!(answer.status, 200, "{name}: {}", answer.text());
+    let fallback = if host == REGISTRY { String::new() } else { format!("https://{host}") };
+    assert_eq!(answer.header("x-fallback").unwrap_or_default(), fallback, "{name}");
+}
+
+// Limits.
+
+#[test]
+fn a_limited_registry_is_asked_once_for_a_thousand_pulls() {
+    let hub = hub();
+    hub.on(REGISTRY, MANIFESTS, pull_limit("60"));
+    let nginx = start(&hub, &fallback());
+    let url = nginx.url(PATH);
+    assert_served(&get(&url).send(), FIRST, "the one that meets the limit");
+
+    thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| {
+                let request = get(&url);
+                let mut connection = Connection::open(&request).unwrap();
+                for _ in 0..100 {
+                    let answer = connection.send(&request).unwrap();
+                    assert_served(&answer, FIRST, "one of a thousand");
+                }
+            });
+        }
+    });
+    assert!(asked(&hub, REGISTRY) <= 2, "{} requests", asked(&hub, REGISTRY));
+    assert_eq!(asked(&hub, FIRST), 1001);
+    assert_eq!(
+        nginx.errors().matches("breaker is open for 60 s (manifests of one owner)").count(),
+        1
+    );
+}
+
+#[test]
+fn a_pull_limit_concerns_manifests_that_are_counted() {
+    let hub = hub();
+    let image = hub.add_image("library/y", "latest", &[b"y"]);
+    hub.on(REGISTRY, MANIFESTS, pull_limit("60"));
+    let nginx =
+        start(&hub, &format!("docker_follow_redirect on private=127.0.0.0/8; {}", fallback()));
+    assert_served(&get(&nginx.url(PATH)).send(), FIRST, "limited");
+
+    let blob = format!("/v2/library/y/blobs/{}", image.layers[0]);
+    assert_served(&get(&nginx.url(&blob)).send(), REGISTRY, "blob");
+    assert_served(&get(&nginx.url("/v2/")).send(), REGISTRY, "ping");
+    hub.off(REGISTRY);
+    assert_served(&head(&nginx.url(PATH)).send(), REGISTRY, "HEAD");
+    let other = "/v2/library/y/manifests/latest";
+    assert_served(&get(&nginx.url(other)).send(), FIRST, "any manifest");
+}
+
+#[test]
+fn an_abuse_limit_concerns_everything() {
+    let hub = hub();
+    hub.on_times(REGISTRY, "/", 1, Fault::Hap429);
+    let nginx = start(&hub, &fallback());
+    assert_served(&get(&nginx.url("/v2/")).send(), FIRST, "limited");
+    let count = asked_by(&hub, || {
+        for request in [get(&nginx.url(PATH)), head(&nginx.url(PATH)), get(&nginx.url("/v2/"))] {
+            assert_served(&request.send(), FIRST, "anything");
+        }
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn a_login_limit_concerns_one_user_alone() {
+    let hub = hub();
+    hub.on_times(REGISTRY, "/token", 1, Fault::LoginLimit);
+    let nginx = start(&hub, &fallback());
+    let _ = get(&nginx.url("/token?service=registry&scope=repository:x:pull")).send();
+    for path in [PATH, "/v2/", "/token?service=registry"] {
+        let count = asked_by(&hub, || {
+            let _ = get(&nginx.url(path)).send();
+        });
+        assert_eq!(count, 1, "{path}");
+    }
+}
+
+#[test]
+fn an_exhausted_account_diverts_nobody_else() {
+    let hub = hub();
+    let exhausted = format!("Bearer {}", token("exhausted"));
+    let limited = exhausted.clone();
+    hub.route(REGISTRY, move |request| match request.header("authorization") {
+        Some(value) if value == limited => match pull_limit("60") {
+            Fault::Answer(reply) => reply,
+            _ => Reply::Normal,
+        },
+        _ => Reply::Normal,
+    });
+    let nginx = start(&hub, &fallback());
+    let pull = |authorization: Option<String>| -> Answer {
+        let request = get(&nginx.url(PATH));
+        match authorization {
+            Some(value) => request.header("Authorization", value).send(),
+            None => request.send(),
+        }
+    };
+    assert_served(&pull(Some(exhausted.clone())), FIRST, "limited");
+    let count = asked_by(&hub, || assert_served(&pull(Some(exhausted.clone())), FIRST, "again"));
+    assert_eq!(count, 0);
+    assert_served(&pull(None), REGISTRY, "nobody");
+    for (name, account) in [("another account", "other"), ("an anonymous token", "")] {
+        assert_served(&pull(Some(format!("Bearer {}", token(account)))), REGISTRY, name);
+    }
+    assert_served(&pull(Some("Bearer opaque".to_owned())), REGISTRY, "an opaque token");
+}
+
+#[test]
+fn a_limit_ends_when_it_says_and_one_request_tries() {
+    let hub = hub();
+    hub.on(REGISTRY, MANIFESTS, pull_limit("1"));
+    let nginx = start(&hub, &fallback());
+    let url = nginx.url(PATH);
+    assert_served(&get(&url).send(), FIRST, "limited");
+    hub.off(REGISTRY);
+    // While one tries, which takes its time, the others do not wait.
+    hub.on_times(REGISTRY, MANIFESTS, 1, Fault::Delay(Duration::from_millis(500)));
+    let count = asked_by(&hub, || assert_served(&get(&url).send(), FIRST, "still"));
+    assert_eq!(count, 0);
+    thread::sleep(Duration::from_millis(1100));
+
+    let count = asked_by(&hub, || {
+        thread::scope(|scope| {
+            let probe = scope.spawn(|| get(&url).send());
+            thread::sleep(Duration::from_millis(200));
+            assert_served(&get(&url).send(), FIRST, "meanwhile");
+            assert_served(&probe.join().unwrap(), REGISTRY, "the probe");
+        });
+    });
+    assert_eq!(count, 1);
+    assert_served(&get(&url).send(), REGISTRY, "after it");
+}
+
+#[test]
+fn a_limit_that_says_nothing_sensible_is_bounded() {
+    for (retry_after, seconds) in [
+        ("soon", "30 s"),
+        ("-1", "30 s"),
+        ("880.092µs", "30 s"),
+        ("99999999999999999999", "3600 s"),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", "3600 s"),
+        ("0", "1 s"),
+    ] {
+        let hub = hub();
+        hub.on(REGISTRY, MANIFESTS, pull_limit(retry_after));
+        let nginx = start(&hub, &fallback());
+        assert_served(&get(&nginx.url(PATH)).send(), FIRST, retry_after);
+        assert!(
+            nginx.errors().contains(&format!("breaker is open for {seconds} ")),
+            "{retry_after}: {}",
+            nginx.errors()
+        );
+    }
+}
+
+// Failures.
+
+#[test]
+fn failures_in_a_row_open_a_breaker_and_a_probe_closes_it() {
+    let hub = hub();
+    hub.on(REGISTRY, "/v2/", Fault::Status(503));
+    let nginx = start(&hub, &format!("docker_breaker failures=3 backoff=500ms; {}", fallback()));
+    let url = nginx.url(PATH);
+    let count = asked_by(&hub, || {
+        for _ in 0..10 {
+            assert_served(&get(&url).send(), FIRST, "failing");
+        }
+    });
+    assert_eq!(count, 3);
+    let count = asked_by(&hub, || assert_served(&head(&url).send(), FIRST, "another class"));
+    assert_eq!(count, 1);
+
+    thread::sleep(Duration::from_millis(600));
+    let count = asked_by(&hub, || {
+        for _ in 0..5 {
+            assert_served(&get(&url).send(), FIRST, "failing still");
+        }
+    });
+    assert_eq!(count, 1, "a probe");
+
+    hub.off(REGISTRY);
+    let start = Instant::now();
+    wait_for("the registry to be asked again", || {
+        get(&url).send().header("x-fallback").unwrap_or_default().is_empty()
+    });
+    assert!(start.elapsed() > Duration::from_millis(700), "twice as long: {:?}", start.elapsed());
+    let count = asked_by(&hub, || assert_served(&get(&url).send(), REGISTRY, "closed"));
+    assert_eq!(count, 1);
+}
+
+#[test]
+fn successes_in_between_keep_a_breaker_closed() {
+    let hub = hub();
+    let nginx = start(&hub, &fallback());
+    for _ in 0..3 {
+        hub.on_times(REGISTRY, "/v2/", 2, Fault::Status(503));
+        for _ in 0..2 {
+            assert_served(&get(&nginx.url(PATH)).send(), FIRST, "failed");
+        }
+        let count = asked_by(&hub, || assert_served(&get(&nginx.url(PATH)).send(), REGISTRY, ""));
+        assert_eq!(count, 1);
+    }
+}
+
+#[test]
+fn a_registry_that_stalls_costs_time_thrice() {
+    let hub = hub();
+    hub.on(REGISTRY, "/", Fault::Stall);
+    let nginx = start(&hub, &format!("proxy_read_timeout 300ms; {}", fallback()));
+    for _ in 0..3 {
+        assert_served(&get(&nginx.url(PATH)).send(), FIRST, "slow");
+    }
+    let start = Instant::now();
+    for _ in 0..5 {
+        assert_served(&get(&nginx.url(PATH)).send(), FIRST, "at once");
+    }
+    assert!(start.elapsed() < Duration::from_millis(300), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_cdn_is_charged_to_who_leads_there() {
+    let hub = hub();
+    let image = hub.add_image("library/y", "latest", &[b"y"]);
+    let blob = format!("/v2/library/y/blobs/{}", image.layers[0]);
+    hub.on(CLOUDFLARE, "/", Fault::Status(503));
+    let nginx =
+        start(&hub, &format!("docker_follow_redirect on private=127.0.0.0/8; {}", fallback()));
+    for _ in 0..3 {
+        assert_served(&get(&nginx.url(&blob)).send(), FIRST, "failing CDN");
+    }
+    let count = asked_by(&hub, || assert_served(&get(&nginx.url(&blob)).send(), FIRST, "open"));
+    assert_eq!(count, 0, "blobs");
+    let count = asked_by(&hub, || assert_served(&get(&nginx.url(PATH)).send(), REGISTRY, ""));
+    assert_eq!(count, 1, "manifests");
+}
+
+#[test]
+fn a_fallback_has_a_breaker_of_its_own() {
+    let hub = hub();
+    hub.on(REGISTRY, "/", Fault::Status(429));
+    hub.on(FIRST, "/", Fault::Status(500));
+    let nginx = start(&hub, &format!("docker_fallback https://{FIRST} https://{SECOND};"));
+    for _ in 0..6 {
+        assert_served(&get(&nginx.url(PATH)).send(), SECOND, "the second");
+    }
+    assert_eq!(asked(&hub, FIRST), 3);
+}
+
+// Never a worse answer.
+
+#[test]
+fn a_primary_that_was_passed_by_is_asked_after_all() {
+    let hub = hub();
+    hub.on_times(REGISTRY, MANIFESTS, 1, pull_limit("60"));
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "location / {{
+                 {} rewrite ^/outer/(.*) /v2/$1 break;
+                 auth_request /auth;
+                 proxy_pass https://{REGISTRY};
+             }}
+             location = /auth {{
+                 internal;
+                 log_subrequest on;
+                 access_log auth.log;
+                 return 204;
+             }}",
+            fallback()
+        ))
+        .start();
+    let url = nginx.url("/outer/library/x/manifests/latest");
+    assert_served(&get(&url).send(), FIRST, "limited");
+    hub.refuse(FIRST);
+
+    for _ in 0..2 {
+        assert_served(&get(&url).send(), REGISTRY, "after all");
+    }
+    let uri = |request: &support::Recorded| request.uri.clone();
+    assert!(hub.requests(REGISTRY).iter().map(uri).all(|uri| uri == PATH), "rewritten once");
+    let log = std::fs::read_to_string(nginx.prefix().join("auth.log")).unwrap();
+    assert_eq!(log.lines().count(), 3, "access is asked for once a request");
+}
+
+#[test]
+fn when_everything_fails_the_original_answer_is_sent() {
+    let hub = hub();
+    hub.on(REGISTRY, MANIFESTS, pull_limit("60"));
+    hub.on(FIRST, "/", Fault::Status(500));
+    let nginx = start(&hub, &fallback());
+    for name in ["asked first", "asked last"] {
+        let answer = get(&nginx.url(PATH)).send();
+        assert_eq!(answer.status, 429, "{name}");
+        assert_eq!(answer.header("retry-after"), Some("60"), "{name}");
+        assert_eq!(answer.header("ratelimit-remaining"), Some("0;w=21600"), "{name}");
+        assert!(answer.text().contains("You have reached your pull rate limit"), "{name}");
+    }
+    assert_eq!(asked(&hub, REGISTRY), 2);
+    assert_eq!(asked(&hub, FIRST), 2);
+
+    hub.refuse(REGISTRY);
+    let answer = get(&nginx.url(PATH)).send();
+    assert_eq!(answer.status, 502);
+    let message = answer.json()["errors"][0]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("not asked (it has limited pulls)"), "{message}");
+    assert!(message.contains(&format!("{FIRST}: 500")), "{message}");
+    assert!(message.ends_with(": error"), "{message}");
+}
+
+#[test]
+fn open_breakers_keep_nobody_from_an_answer() {
+    let hub = hub();
+    hub.on(REGISTRY, "/", Fault::Status(503));
+    hub.on(FIRST, "/", Fault::Status(503));
+    let nginx = start(&hub, &fallback());
+    for _ in 0..4 {
+        assert_eq!(get(&nginx.url(PATH)).send().status, 503);
+    }
+    hub.off(FIRST);
+    assert_served(&get(&nginx.url(PATH)).send(), FIRST, "both open, the fallback is back");
+    hub.on(FIRST, "/", Fault::Status(503));
+    hub.off(REGISTRY);
+    assert_served(&get(&nginx.url(PATH)).send(), REGISTRY, "the primary is back");
+}
+
+#[test]
+fn without_a_fallback_the_registry_is_always_asked() {
+    let hub = hub();
+    hub.on(REGISTRY, "/", Fault::Hap429);
+    let nginx = start(&hub, "docker_follow_redirect on;");
+    let count = asked_by(&hub, || {
+        for _ in 0..5 {
+            assert_eq!(get(&nginx.url(PATH)).send().status, 429);
+        }
+    });
+    assert_eq!(count, 5);
+}
+
+#[test]
+fn what_may_not_fall_back_is_not_diverted() {
+    let hub = hub();
+    hub.on_times(REGISTRY, "/", 1, Fault::Hap429);
+    let nginx = start(&hub, &fallback());
+    assert_served(&get(&nginx.url(PATH)).send(), FIRST, "limited");
+    for (name, request) in [
+        ("password", get(&nginx.url(PATH)).header("Authorization", "Basic dTpw")),
+        ("POST", request("POST", &nginx.url("/token")).body("a=b")),
+    ] {
+        let count = asked_by(&hub, || {
+            let _ = request.send();
+        });
+        assert_eq!(count, 1, "{name}");
+    }
+}
+
+#[test]
+fn a_breaker_acts_on_the_conditions_of_the_location() {
+    let hub = hub();
+    hub.on_times(REGISTRY, "/", 1, Fault::Hap429);
+    let nginx = start(&hub, &format!("docker_fallback_on error; {}", fallback()));
+    assert_eq!(get(&nginx.url(PATH)).send().status, 429);
+    assert_served(&get(&nginx.url(PATH)).send(), REGISTRY, "limits are not among them");
+
+    let hub = self::hub();
+    hub.on_times(REGISTRY, "/", 1, Fault::Hap429);
+    let nginx = start(&hub, &format!("docker_breaker off; {}", fallback()));
+    assert_served(&get(&nginx.url(PATH)).send(), FIRST, "limited");
+    assert_served(&get(&nginx.url(PATH)).send(), REGISTRY, "off");
+}
+
+// Quota.
+
+#[test]
+fn the_last_pulls_of_a_quota_are_kept() {
+    let hub = hub();
+    let left = |number: u32| {
+        Fault::Answer(
+            Response::text(200, "{}")
+                .header("Docker-Content-Digest", "sha256:0")
+                .header("ratelimit-limit", "100;w=21600")
+                .header("ratelimit-remaining", format!("{number};w=21600"))
+                .into(),
+        )
+    };
+    hub.on(REGISTRY, MANIFESTS, left(10));
+    let nginx = start(&hub, &format!("docker_fallback_reserve 10; {}", fallback()));
+    let url = nginx.url(PATH);
+    assert_served(&get(&url).send(), REGISTRY, "nothing known");
+    hub.off(REGISTRY);
+    hub.on(REGISTRY, MANIFESTS, left(9));
+    assert_served(&get(&url).send(), REGISTRY, "as many as are kept");
+    let count = asked_by(&hub, || assert_served(&get(&url).send(), FIRST, "fewer"));
+    assert_eq!(count, 0);
+    assert_served(&head(&url).send(), REGISTRY, "HEAD is not counted");
+
+    let other = get(&url).header("Authorization", format!("Bearer {}", token("other")));
+    assert_served(&other.send(), REGISTRY, "another account");
+    // A HEAD tells how many are left now.
+    hub.off(REGISTRY);
+    hub.on(REGISTRY, MANIFESTS, left(50));
+    assert_served(&head(&url).send(), REGISTRY, "HEAD");
+    assert_served(&get(&url).send(), REGISTRY, "there are more now");
+}
+
+// Web pages in place of content.
+
+#[test]
+fn a_web_page_is_no_manifest() {
+    let hub = hub();
+    let page = Response::new(200)
+        .header("Content-Type", "text/html; charset=utf-8")
+        .body("<html>Please log in</html>");
+    hub.on(REGISTRY, "/v2/", Fault::Answer(page.clone().into()));
+    hub.on(FIRST, "/", Fault::Answer(page.into()));
+    let nginx = start(&hub, &format!("docker_fallback https://{FIRST} https://{SECOND};"));
+    assert_served(&get(&nginx.url(PATH)).send(), SECOND, "manifest");
+    assert_served(&head(&nginx.url(PATH)).send(), SECOND, "HEAD");
+    let answer = get(&nginx.url("/v2/_catalog")).send();
+    assert_eq!((answer.status, answer.text().contains("log in")), (200, true), "anything else");
+
+    hub.on(SECOND, "/", Fault::Status(500));
+    let answer = get(&nginx.url(PATH)).send();
+    assert!(answer.text().contains("log in"), "the original: {}", answer.text());
+}
+
+// What the zone survives.
+
+#[test]
+fn what_is_known_survives_a_reload_and_killed_workers() {
+    let hub = hub();
+    hub.on_times(REGISTRY, MANIFESTS, 1, pull_limit("60"));
+    let nginx = start(&hub, &fallback());
+    let url = nginx.url(PATH);
+    assert_served(&get(&url).send(), FIRST, "limited");
+    let still_known = |name: &str| {
+        let count = asked_by(&hub, || {
+            for _ in 0..4 {
+                assert_served(&get(&url).send(), FIRST, name);
+            }
+        });
+        assert_eq!(count, 0, "{name}");
+    };
+    nginx.reload();
+    still_known("reload");
+
+    nginx.allow_log("exited on signal 9");
+    let workers = nginx.workers();
+    for worker in &workers {
+        let killed = Command::new("kill").args(["-9", &worker.to_string()]).status();
+        assert!(killed.unwrap().success());
+    }
+    nginx.wait_until_gone(&workers);
+    wait_for("new workers", || nginx.workers().len() == 2);
+    still_known("killed");
+}
+
+#[test]
+fn a_full_zone_forgets_and_fails_no_request() {
+    let hub = hub();
+    hub.on(REGISTRY, MANIFESTS, pull_limit("60"));
+    let nginx = mirror_with("docker_zone docker:32k;", &hub)
+        .server(&format!("location / {{ {} proxy_pass https://{REGISTRY}; }}", fallback()))
+        .start();
+    let url = nginx.url(PATH);
+    // Each token is an owner of its own.
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let url = &url;
+            scope.spawn(move || {
+                let mut connection = Connection::open(&get(url)).unwrap();
+                for number in 0..900 {
+                    let token = token(&format!("{thread}-{number}"));
+                    let request = get(url).header("Authorization", format!("Bearer {token}"));
+                    assert_served(&connection.send(&request).unwrap(), FIRST, "any owner");
+                }
+            });
+        }
+    });
+    assert!(!nginx.errors().contains("no memory"), "{}", nginx.errors());
+}
