@@ -7,15 +7,20 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use rules::body::Framing;
+use rules::breaker::Records;
 use rules::fallback::Authorization;
+use rules::kind::{Class, Request as Kind};
+use rules::limit::Limit;
 use rules::location::Url;
+use rules::owner::Owner;
+use rules::rate_limit::RateLimit;
 use rules::redirect::{Allow, Policy, Redirect};
 use rules::registry::{Registries, Registry};
 use rules::request::{Carry, Head};
 use rules::ticket::{Key, Ticket};
 use rules::{
-    address, answer, authority, body, cdn_loop, challenge, directive, error, fallback, redirect,
-    request, resolv,
+    address, answer, authority, body, breaker, cdn_loop, challenge, directive, error, fallback,
+    redirect, request, resolv, retry_after,
 };
 
 const ROUNDS: usize = 101;
@@ -33,6 +38,16 @@ aws4_request&X-Amz-Date=20260101T000000Z&X-Amz-Expires=1200&X-Amz-SignedHeaders=
 X-Amz-Signature=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const RELATIVE: &[u8] =
     b"../../blobs/sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa?verify=1-2";
+/// As Docker Hub's of an anonymous client.
+const TOKEN: &[u8] = b"Bearer eyJhbGciOiAiUlMyNTYiLCAidHlwIjogIkpXVCIsICJraWQiOiAiMDEyMzQ1Njc4OWFiY2RlZiJ9.eyJhY2Nlc3\
+MiOlt7ImFjdGlvbnMiOlsicHVsbCJdLCJuYW1lIjoibGlicmFyeS9hbHBpbmUiLCJwYXJhbWV0ZXJzIjp7InB1bGxfbGlt\
+aXQiOiIxMDAiLCJwdWxsX2xpbWl0X2ludGVydmFsIjoiMjE2MDAifSwidHlwZSI6InJlcG9zaXRvcnkifV0sImF1ZCI6In\
+JlZ2lzdHJ5LmRvY2tlci5pbyIsImV4cCI6MTc0NjEzNzIzOCwiaWF0IjoxNzQ2MTM2OTM4LCJpc3MiOiJhdXRoLmRvY2tl\
+ci5pbyIsImp0aSI6ImRja3JfanRpXzAxMjM0NTY3ODlhYmNkZWYiLCJuYmYiOjE3NDYxMzY2MzgsInN1YiI6IiJ9.c2lnc\
+2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2l\
+nc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc\
+2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2l\
+nc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2lnc2ln";
 const HEAD: &[u8] =
     b"GET /v2/library/alpine/blobs/sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa HTTP/1.1\r\n\
 Host: registry-1.docker.io\r\n\
@@ -78,6 +93,11 @@ fn main() {
         black_box(body::read(Framing::Chunked, black_box(&tiny)));
     });
 
+    let mut records = Records::default();
+    measure("breaker", &mut || {
+        black_box(breaker::decide(black_box(&mut records), Class::ManifestGet, 10, 1));
+    });
+
     let id = cdn_loop::id(b"mirror", b"/etc/nginx");
     let line = b"cloudflare; subreqs=1, docker-mirror-0123456789abcdef";
     measure("cdn_loop", &mut || {
@@ -100,6 +120,20 @@ fn main() {
     measure("error", &mut || {
         let message = "registry-1.docker.io: redirects to this address are not allowed";
         black_box(error::body(error::code_for(502), black_box(message)));
+    });
+
+    let manifest = b"/v2/library/alpine/manifests/3.20?ns=docker.io";
+    measure("kind, manifest", &mut || {
+        black_box(Kind::of(b"GET", black_box(manifest)));
+    });
+    let blob = b"/v2/library/alpine/blobs/sha256:\
+                 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    measure("kind, blob", &mut || {
+        black_box(Kind::of(b"GET", black_box(blob)));
+    });
+    measure("limit", &mut || {
+        let text = black_box(b"Too Many Requests (HAP429).".as_slice());
+        black_box(Limit::of(Class::ManifestGet, b"text/plain", text));
     });
 
     let Ok(base) = Url::parse(b"https://registry-1.docker.io/v2/library/alpine/manifests/3") else {
@@ -131,6 +165,21 @@ fn main() {
     ] {
         measure(name, &mut || {
             black_box(redirect::decide(black_box(&redirect), &policy));
+        });
+    }
+
+    measure("owner", &mut || {
+        black_box(Owner::of(Some(black_box(TOKEN))));
+    });
+    measure("rate_limit", &mut || {
+        black_box(RateLimit::parse(black_box(b"100;w=21600")));
+    });
+    for (name, value) in
+        [("retry_after, seconds", "60"), ("retry_after, date", "Sun, 06 Nov 1994 08:49:37 GMT")]
+    {
+        measure(name, &mut || {
+            let lines = [black_box(value).as_bytes()].into_iter();
+            black_box(retry_after::delay(lines, 784_111_700, 30_000, 3_600_000));
         });
     }
 

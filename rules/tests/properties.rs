@@ -11,13 +11,16 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use rules::address::{Cidr, is_special};
 use rules::body::{Body, Framing, read};
+use rules::breaker::{Admit, Breaker, PROBE, Records, Settings, Way};
 use rules::challenge::rewrite_realm;
 use rules::error::{Code, body};
 use rules::fallback::{Authorization, Conditions, Outcome, Queue, Request, Step, decide};
+use rules::kind::{self, Class, Kind};
 use rules::location::Url;
 use rules::registry::{By, Registries, Registry};
 use rules::request::{Carry, Head, head};
 use rules::ticket::{Key, Ticket};
+use rules::{breaker, retry_after};
 
 const BASE: &str = "https://mirror.example:5000";
 
@@ -210,6 +213,112 @@ proptest! {
     }
 
     #[test]
+    fn a_request_is_known_by_the_parts_that_it_is_made_of(
+        components in vec(component(), 1..5), tag in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}",
+        digest in "[a-z0-9]{1,6}([+._-][a-z0-9]{1,4})?:[a-zA-Z0-9=_-]{1,64}",
+        query in query(), bad in any::<prop::sample::Index>(), byte in "[A-Z%~!@:.,$]",
+    ) {
+        let name = components.join("/");
+        let rows = [
+            (format!("/manifests/{tag}"), Kind::Manifest, tag.as_str(), ""),
+            (format!("/manifests/{digest}"), Kind::Manifest, &digest, &digest),
+            (format!("/blobs/{digest}"), Kind::Blob, "", &digest),
+            (format!("/referrers/{digest}"), Kind::Referrers, "", &digest),
+            ("/tags/list".to_owned(), Kind::Tags, "", ""),
+            (format!("/blobs/uploads/{tag}"), Kind::Upload, "", ""),
+        ];
+        for (path, kind, reference, digest) in rows {
+            let uri = format!("/v2/{name}{path}{query}");
+            let got = kind::Request::of(b"GET", uri.as_bytes());
+            prop_assert_eq!(got.kind, kind);
+            prop_assert_eq!(got.repository, name.as_bytes());
+            prop_assert_eq!(got.reference, reference.as_bytes());
+            prop_assert_eq!(got.digest, digest.as_bytes());
+
+            // No name holds such a byte, and none but a dot may stand in one: not in front.
+            let at = if byte == "." { 0 } else { bad.index(name.len()) };
+            let mut name = name.clone();
+            name.insert_str(at, &byte);
+            let uri = format!("/v2/{name}{path}");
+            prop_assert_eq!(kind::Request::of(b"GET", uri.as_bytes()).kind, Kind::Other);
+        }
+    }
+
+    #[test]
+    fn a_delay_is_what_is_left_until_a_date(now in 0_u64..4_000_000_000, seconds in 1_u64..3600) {
+        let date = std::time::UNIX_EPOCH + std::time::Duration::from_secs(now + seconds);
+        let date = httpdate::fmt_http_date(date);
+        let delay = |value: &str| {
+            retry_after::delay([value.as_bytes()].into_iter(), now, 1, 3_600_000)
+        };
+        prop_assert_eq!(delay(&date), seconds * 1000);
+        prop_assert_eq!(delay(&seconds.to_string()), seconds * 1000);
+        if now + seconds >= 1_000_000_000 {
+            prop_assert_eq!(delay(&(now + seconds).to_string()), seconds * 1000);
+        }
+    }
+
+    /// A simulation: requests come at random, some are asked about, some report and some never
+    /// do, and the backend is down or up.
+    #[test]
+    fn a_backend_that_is_down_sees_few_and_one_that_is_up_sees_all(
+        gaps in vec(0_u64..400, 300), lost in vec(any::<bool>(), 300),
+        latency in 0_u64..300,
+    ) {
+        let settings = Settings::default();
+        let mut records = Records::default();
+        let mut now = 1_000;
+        let mut asked_at = Vec::new();
+        let mut reports: Vec<(u64, u64)> = Vec::new();
+        for (gap, lost) in gaps.into_iter().zip(lost) {
+            now += gap;
+            reports.retain(|(asked, at)| {
+                if *at <= now {
+                    records.class.failed(*asked, *at, &settings);
+                }
+                *at > now
+            });
+            match breaker::decide(&mut records, Class::Blob, 0, now) {
+                Way::PassBy(_) => {}
+                Way::Ask => reports.push((now, now + latency)),
+                Way::Probe => {
+                    // One at a time, and never before its time.
+                    let last = asked_at.last().copied().unwrap_or(0);
+                    prop_assert!(now >= last + settings.backoff.min(PROBE));
+                    asked_at.push(now);
+                    if !lost {
+                        reports.push((now, now + latency));
+                    }
+                }
+            }
+        }
+        // It is up again: after the longest time that it may be open, everybody is served.
+        let later = now + settings.max_backoff + PROBE;
+        if records.class.state(later) != Admit::Pass {
+            prop_assert_eq!(breaker::decide(&mut records, Class::Blob, 0, later), Way::Probe);
+            records.class.succeeded(later);
+        }
+        prop_assert_eq!(records.class.state(later), Admit::Pass);
+        prop_assert_eq!(breaker::decide(&mut records, Class::Blob, 0, later), Way::Ask);
+    }
+
+    #[test]
+    fn what_limits_one_owner_limits_nobody_else(
+        delay in 1_u64..100_000, now in 1_u64..1_000_000, reserve in 0_u32..100,
+    ) {
+        let mut owner = Breaker::default();
+        owner.limited(now, delay);
+        let shared = Records::default();
+        for class in Class::ALL {
+            let mut limited = Records { owner, ..shared };
+            let way = breaker::decide(&mut limited, class, reserve, now);
+            prop_assert_eq!(matches!(way, Way::PassBy(_)), class == Class::ManifestGet);
+            let mut other = shared;
+            prop_assert_eq!(breaker::decide(&mut other, class, reserve, now), Way::Ask);
+        }
+    }
+
+    #[test]
     fn a_request_asks_each_target_once_and_ends(
         outcomes in vec(outcome(), 10), targets in 0_usize..8,
         passed_by in vec(0_usize..9, 0..9),
@@ -313,6 +422,11 @@ fn repository() -> impl Strategy<Value = String> {
 fn tail() -> impl Strategy<Value = String> {
     "(/manifests/[A-Za-z0-9_][A-Za-z0-9._-]{0,8}|/(blobs|referrers)/sha256(:|%3A)[0-9a-f]{4}\
      |/tags/list|/blobs/uploads/)(\\?n=[0-9]{1,2}&last=[!$%(-;=@-Z_a-z~]{0,8})?"
+}
+
+/// A component of a repository's name.
+fn component() -> impl Strategy<Value = String> {
+    "[a-z0-9]{1,6}((\\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}"
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {

@@ -4,8 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use rules::directive::{
-    ArgError, MAX_ATTEMPTS, Realm, fallback, fallback_on, follow_redirect, keepalive,
-    realm_rewrite, registry,
+    ArgError, MAX_ATTEMPTS, Realm, breaker, errors, fallback, fallback_on, fallback_reserve,
+    follow_redirect, keepalive, realm_rewrite, registry,
 };
 
 fuzz_target!(|text: &str| {
@@ -55,6 +55,15 @@ fuzz_target!(|text: &str| {
             assert!(declared.realms.iter().all(|realm| declared.trusts(realm)));
         }
     }
+    let settings = checked(&args, breaker(&args));
+    assert_eq!(settings, checked(&args, breaker(&reversed)));
+    if let Some(Some(settings)) = settings {
+        assert!((1..=1000).contains(&settings.failures));
+        assert!((1..=settings.max_backoff).contains(&settings.backoff));
+        assert!((1..=settings.max_retry_after).contains(&settings.retry_after));
+    }
+    let _ = checked(&args, fallback_reserve(&args));
+    assert!(checked(&args, errors(&args)).is_none() || args.len() == 1);
 
     if let Some(Realm::Url(url)) = checked(&args, realm_rewrite(&args)) {
         assert_eq!(args, [url]);
