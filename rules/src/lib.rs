@@ -32,6 +32,7 @@ pub mod redirect;
 pub mod registry;
 pub mod request;
 pub mod resolv;
+pub mod resume;
 pub mod retry_after;
 pub mod ticket;
 

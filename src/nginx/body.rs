@@ -1,0 +1,69 @@
+//! What passes through a body filter.
+
+use core::marker::PhantomData;
+
+use nginx_sys::{ngx_buf_t, ngx_chain_t};
+
+/// The buffers of one call of a body filter; none if nginx only asks to go on sending.
+#[derive(Clone, Copy)]
+pub(crate) struct Chain<'r>(*mut ngx_chain_t, PhantomData<&'r ()>);
+
+impl<'r> Chain<'r> {
+    /// # Safety
+    ///
+    /// `chain` is null or a chain of buffers that nginx keeps for `'r`.
+    pub(crate) unsafe fn new(chain: *mut ngx_chain_t) -> Self {
+        Self(chain, PhantomData)
+    }
+
+    fn buffers(self) -> impl Iterator<Item = *mut ngx_buf_t> + use<'r> {
+        let mut link = self.0;
+        core::iter::from_fn(move || {
+            if link.is_null() {
+                return None;
+            }
+            // SAFETY: `new`'s promise: links are valid up to the null pointer.
+            unsafe {
+                let buffer = (*link).buf;
+                link = (*link).next;
+                Some(buffer)
+            }
+        })
+    }
+
+    /// How many bytes there are.
+    pub(crate) fn length(self) -> u64 {
+        self.buffers()
+            .map(|buffer| {
+                // SAFETY: `new`'s promise. Where a buffer is in memory and in a file, both hold
+                // the same bytes; nginx's own macro looks at the memory first.
+                unsafe {
+                    if is_in_memory(buffer) {
+                        (*buffer).last.addr().saturating_sub((*buffer).pos.addr()) as u64
+                    } else {
+                        u64::try_from((*buffer).file_last - (*buffer).file_pos).unwrap_or(0)
+                    }
+                }
+            })
+            .sum()
+    }
+
+    /// Takes all bytes out, as if they had been sent.
+    pub(crate) fn discard(self) {
+        for buffer in self.buffers() {
+            // SAFETY: `new`'s promise; consumed buffers are what every filter leaves behind.
+            unsafe {
+                (*buffer).pos = (*buffer).last;
+                (*buffer).file_pos = (*buffer).file_last;
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// `buffer` is valid.
+unsafe fn is_in_memory(buffer: *const ngx_buf_t) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { (*buffer).memory() != 0 || (*buffer).temporary() != 0 || (*buffer).mmap() != 0 }
+}
