@@ -6,7 +6,7 @@ use std::rc::Rc;
 use nginx_sys::ngx_int_t;
 use rules::breaker::Settings;
 use rules::cdn_loop;
-use rules::directive::{self, Keepalive, MAX_ATTEMPTS};
+use rules::directive::{self, Keepalive, MAX_ATTEMPTS, Resume};
 use rules::fallback::{Conditions, Target};
 use rules::redirect::Policy;
 
@@ -48,6 +48,7 @@ pub(crate) struct LocConf {
     pub(crate) fallback_on: Option<Conditions>,
     pub(crate) breaker: Option<Option<Settings>>,
     pub(crate) reserve: Option<u32>,
+    pub(crate) resume: Option<Setting<Option<Resume>>>,
     /// Where requests go that leave this location's upstream.
     pub(crate) ways: Option<Ways>,
     /// This is a follow location.
@@ -93,6 +94,16 @@ impl LocConf {
     /// The fallback targets of a request for `uri`.
     pub(crate) fn targets(&self, uri: &str) -> &[Target] {
         self.fallback.as_ref().and_then(|f| f.acting_on(uri)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether downloads of some request, at least, are resumed.
+    pub(crate) fn may_resume(&self) -> bool {
+        self.resume.as_ref().is_some_and(|resume| resume.value.is_some())
+    }
+
+    /// How the download of a request for `uri` is resumed, if it is.
+    pub(crate) fn resume(&self, uri: &str) -> Option<Resume> {
+        *self.resume.as_ref()?.acting_on(uri)?
     }
 
     fn all_targets(&self) -> &[Target] {
@@ -161,6 +172,7 @@ pub(crate) fn merge(cf: Conf, outer: &LocConf, inner: &mut LocConf) -> Result<()
     inherit(&mut inner.fallback_on, outer.fallback_on.as_ref());
     inherit(&mut inner.breaker, outer.breaker.as_ref());
     inherit(&mut inner.reserve, outer.reserve.as_ref());
+    inherit_setting(&mut inner.resume, outer.resume.as_ref(), is_block);
 
     let targets = inner.all_targets().len();
     let hops = inner.policy().map_or(0, |policy| usize::from(policy.hops));

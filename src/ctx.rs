@@ -9,6 +9,7 @@ use rules::location::Url;
 use crate::breaker::Subject;
 use crate::nginx::resolver::Lookup;
 use crate::nginx::upstream::Upstream;
+use crate::resume::Download;
 
 /// What each phase learned, for those after it. It survives internal redirects.
 #[derive(Default)]
@@ -40,6 +41,8 @@ pub(crate) struct RequestCtx {
     pub(crate) outcomes: Vec<String>,
     /// The answer that the client gets is the primary's after all.
     pub(crate) is_original: bool,
+    /// The answer that the client is getting, if it can be resumed.
+    pub(crate) download: Option<Download>,
 }
 
 impl RequestCtx {
@@ -58,6 +61,8 @@ impl RequestCtx {
 pub(crate) enum Errand {
     /// Whether the client may have which manifest.
     ManifestHead,
+    /// The rest of a download that broke off.
+    Rest,
 }
 
 /// The request as the primary got it.
@@ -70,6 +75,7 @@ pub(crate) struct Primary {
 }
 
 /// An origin that is known at run time only.
+#[derive(Clone)]
 pub(crate) struct Destination {
     pub(crate) url: Url,
     pub(crate) relation: Relation,

@@ -11,6 +11,7 @@ mod fallback;
 mod origin;
 mod realm;
 mod redirect;
+mod resume;
 mod variables;
 mod zone;
 

@@ -12,12 +12,14 @@ use crate::breaker::{BreakerDirective, FallbackReserve};
 use crate::conf::{self, LocConf, MainConf};
 use crate::ctx::RequestCtx;
 use crate::fallback::{Fallback, FallbackOn};
+use crate::nginx::body::Chain;
 use crate::nginx::conf::{Conf, REFUSED, location_command, main_command};
 use crate::nginx::request::Request;
 use crate::nginx::{AGAIN, DECLINED, ERROR, Module, OK, filter, guard, idle, peer, shm, variable};
 use crate::origin::{self, Keepalive, Phase, Verdict};
 use crate::realm::RealmRewrite;
 use crate::redirect::FollowRedirect;
+use crate::resume::{self, Resume};
 use crate::variables;
 use crate::zone::Zone;
 
@@ -37,13 +39,14 @@ unsafe impl Module for Docker {
 }
 
 /// nginx wants the table writable, and does not write.
-static mut COMMANDS: [ngx_command_t; 9] = [
+static mut COMMANDS: [ngx_command_t; 10] = [
     location_command::<RealmRewrite>(),
     location_command::<FollowRedirect>(),
     location_command::<Fallback>(),
     location_command::<FallbackOn>(),
     location_command::<BreakerDirective>(),
     location_command::<FallbackReserve>(),
+    location_command::<Resume>(),
     main_command::<Keepalive>(),
     main_command::<Zone>(),
     ngx_command_t::empty(),
@@ -118,19 +121,37 @@ unsafe extern "C" fn merge_loc_conf(
 unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
     guard(ERROR, || {
         // SAFETY: nginx calls header filters with a live request.
-        match origin::header_filter(unsafe { Request::new(r) }) {
-            // SAFETY: the request that we were given.
-            Verdict::Pass => unsafe { filter::next_header(r) },
+        let request = unsafe { Request::new(r) };
+        match origin::header_filter(request) {
+            Verdict::Pass => {
+                // SAFETY: the request that we were given.
+                let rc = unsafe { filter::next_header(r) };
+                resume::begin(request, rc);
+                rc
+            }
             // The answer is not sent: the caller finds its upstream finalized already.
             Verdict::Left => ERROR,
+            // It has no header of its own.
+            Verdict::Rest => OK,
         }
     })
 }
 
 /// First of all body filters.
 unsafe extern "C" fn body_filter(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> ngx_int_t {
-    // SAFETY: what nginx passed.
-    guard(ERROR, || unsafe { filter::next_body(r, chain) })
+    guard(ERROR, || {
+        // SAFETY: nginx calls body filters with a live request and a chain of live buffers.
+        let (request, buffers) = unsafe { (Request::new(r), Chain::new(chain)) };
+        // SAFETY: what nginx passed.
+        let next = || unsafe { filter::next_body(r, chain) };
+        resume::body_filter(request, buffers, run_rest, next)
+    })
+}
+
+/// Runs a subrequest for the rest of a download.
+unsafe extern "C" fn run_rest(r: *mut ngx_http_request_t) {
+    // SAFETY: nginx calls write event handlers with a live request.
+    guard((), || resume::run(unsafe { Request::new(r) }));
 }
 
 unsafe extern "C" fn preaccess(r: *mut ngx_http_request_t) -> ngx_int_t {

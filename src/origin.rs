@@ -26,7 +26,7 @@ use rules::{body, request, resolv};
 
 use crate::breaker::Subject;
 use crate::conf::{self, LocConf, MainConf};
-use crate::ctx::{Answer, Destination, Primary, Reach, Relation, RequestCtx, Stage};
+use crate::ctx::{Answer, Destination, Errand, Primary, Reach, Relation, RequestCtx, Stage};
 use crate::module::Docker;
 use crate::nginx::conf::{Conf, Directive, SetError};
 use crate::nginx::idle::Limits;
@@ -38,7 +38,7 @@ use crate::nginx::resolver::{self, StartError};
 use crate::nginx::upstream::Upstream;
 use crate::nginx::{ERROR, NoMemory};
 use crate::redirect::Outcome as Followed;
-use crate::{breaker, fallback, realm, redirect};
+use crate::{breaker, fallback, realm, redirect, resume};
 
 /// The upstream of the follow location, under a name that no host has (RFC 6761, section 6.4).
 pub(crate) const UPSTREAM: &str = "docker-origin.invalid";
@@ -100,7 +100,7 @@ pub(crate) struct Ways {
 
 impl Ways {
     /// The follow location for a destination.
-    fn to(&self, verify: bool) -> Option<Location> {
+    pub(crate) fn to(&self, verify: bool) -> Option<Location> {
         if verify { self.verified } else { self.unverified }
     }
 
@@ -196,10 +196,21 @@ pub(crate) enum Verdict {
     Pass,
     /// The request has left.
     Left,
+    /// It is the rest of another answer, or was meant to be.
+    Rest,
 }
 
 /// Sees every answer before the other filters do.
 pub(crate) fn header_filter(r: Request<'_>) -> Verdict {
+    let verdict = filter(r);
+    if verdict == Verdict::Pass && resume::is_rest(r) {
+        resume::judge(r);
+        return Verdict::Rest;
+    }
+    verdict
+}
+
+fn filter(r: Request<'_>) -> Verdict {
     let conf = LocConf::of(r);
     if conf.realm.is_none() && conf.ways.is_none() {
         return Verdict::Pass;
@@ -208,7 +219,7 @@ pub(crate) fn header_filter(r: Request<'_>) -> Verdict {
     realm::filter(r, conf, u);
 
     let Some(ways) = &conf.ways else { return Verdict::Pass };
-    if !is_answer(r, conf, ways, u) {
+    if !is_answer(r, conf, u) {
         return Verdict::Pass;
     }
     match answered(r, conf, ways, u) {
@@ -225,10 +236,10 @@ fn is_ours(r: Request<'_>) -> bool {
 }
 
 /// What is on its way is upstream's own answer, fresh, to a request that may leave still.
-fn is_answer(r: Request<'_>, conf: &LocConf, ways: &Ways, u: Upstream<'_>) -> bool {
+pub(crate) fn is_answer(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> bool {
     let is_of_proxy = || {
         let proxy = r.main_conf::<Docker>().proxy;
-        conf.is_follow || proxy.is_some_and(|proxy| u.is_of(ways.own, proxy))
+        conf.is_follow || proxy.is_some_and(|proxy| u.is_of(r.location(), proxy))
     };
     u.is_live()
         && !u.is_header_sent()
@@ -443,8 +454,8 @@ fn is_interesting(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> bool {
 
 /// The answer that goes to the client comes from `ctx`'s destination.
 fn pass(r: Request<'_>, ctx: &mut RequestCtx) {
-    // A download may last for hours, and nobody else is asked any more.
-    if let Some(primary) = ctx.primary.get_mut() {
+    // A download may last for hours, and nobody else is asked any more, unless it breaks off.
+    if let Some(primary) = ctx.primary.get_mut().filter(|_| !LocConf::of(r).may_resume()) {
         primary.lines = Vec::new();
     }
     let is_foreign = ctx.destination.as_ref().is_some_and(|d| d.relation != Relation::Same);
@@ -465,6 +476,10 @@ fn step(
     outcome: Outcome,
     redirects: u32,
 ) -> Step {
+    if ctx.errand == Some(Errand::Rest) {
+        // Who is asked next is decided where the rest is wanted.
+        return Step::Answer;
+    }
     let targets = conf.targets(uri);
     ctx.queue.ask(ctx.target);
     let next = ctx.queue.next(targets.len()).filter(|_| r.redirects_left() >= redirects);
@@ -548,7 +563,7 @@ fn go_on(
 }
 
 /// The host that is being asked.
-fn asked(ctx: &RequestCtx) -> String {
+pub(crate) fn asked(ctx: &RequestCtx) -> String {
     match (&ctx.destination, ctx.primary.get()) {
         (Some(destination), _) => destination.url.authority(),
         (None, Some(primary)) => primary.url.authority(),
@@ -954,6 +969,7 @@ pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
             Relation::Fallback => without_query(&primary.url.uri).to_owned(),
             Relation::Same | Relation::Foreign => without_query(&destination.url.uri).to_owned(),
         },
+        silence: resume::stall(r),
         limits: Limits::from(&main.keepalive()),
     })
 }

@@ -5,12 +5,13 @@ use crate::fallback;
 use crate::module::Docker;
 use crate::nginx::request::Request;
 use crate::nginx::variable::Getter;
-use crate::origin;
+use crate::{origin, resume};
 
-pub(crate) static TABLE: [(&str, Getter); 7] = [
+pub(crate) static TABLE: [(&str, Getter); 8] = [
     ("docker_fallback", fallback_name),
     ("docker_origin_host", origin_host),
     ("docker_redirects", redirects),
+    ("docker_resumes", resume::count),
     // For follow.conf only.
     ("docker_target", origin::target_url),
     ("docker_target_certificate", |_| Some(Vec::new())),

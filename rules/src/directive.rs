@@ -20,6 +20,8 @@ const MAX_TIME: u64 = 24 * 24 * 60 * 60 * 1000;
 const MAX_NUMBER: u64 = 1_000_000_000;
 const MAX_CONNECTIONS: u64 = 65_536;
 const MAX_FAILURES: u64 = 1000;
+/// What an attempt leaves behind is freed with its request only: some kilobytes.
+const MAX_TRIES: u64 = 1000;
 
 /// An argument that a directive does not take. Its text is nginx's; the directive's name belongs
 /// in between: `invalid value "x" in "docker_fallback" directive, it must be ...`.
@@ -143,10 +145,7 @@ pub fn follow_redirect(args: &[&str]) -> Result<Option<Policy>, ArgError> {
             _ => return Err(ArgError::new(arg, ALLOWED)),
         }
     }
-    if !given.0.contains(&"on") {
-        let first = args.first().unwrap_or(&"");
-        return Err(ArgError::new(first, "given together with \"on\""));
-    }
+    given.on(args)?;
     Ok(Some(policy))
 }
 
@@ -512,6 +511,53 @@ impl From<Conflict> for ArgError {
     }
 }
 
+/// How often and how soon `docker_resume` asks for the rest of a download.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Resume {
+    /// Attempts for one download.
+    pub tries: u64,
+    /// For how long upstream may send nothing, in milliseconds.
+    pub stall: u64,
+}
+
+impl Default for Resume {
+    fn default() -> Self {
+        Self { tries: 5, stall: 15 * 1000 }
+    }
+}
+
+/// Reads the arguments of `docker_resume`; `None` is `off`.
+///
+/// # Errors
+///
+/// If there is not exactly one `on` or `off`, if anything stands beside `off`, or at a parameter
+/// that is unknown, repeated, or has a value that it does not take.
+pub fn resume(args: &[&str]) -> Result<Option<Resume>, ArgError> {
+    const ALLOWED: &str = "\"on\", \"off\", \"tries=number\" or \"stall=time\"";
+    if is_off(args)? {
+        return Ok(None);
+    }
+
+    let mut resume = Resume::default();
+    let mut given = Given::default();
+    for arg in args {
+        match arg.split_once('=') {
+            None if *arg == "on" => given.once(arg, "on")?,
+            Some(("tries", value)) => {
+                given.once(arg, "tries")?;
+                resume.tries = number(arg, value, MAX_TRIES)?;
+            }
+            Some(("stall", value)) => {
+                given.once(arg, "stall")?;
+                resume.stall = time(arg, value)?;
+            }
+            _ => return Err(ArgError::new(arg, ALLOWED)),
+        }
+    }
+    given.on(args)?;
+    Ok(Some(resume))
+}
+
 /// Whether there is `off` and nothing else; an error if it is one of several arguments.
 fn is_off(args: &[&str]) -> Result<bool, ArgError> {
     match args {
@@ -532,6 +578,14 @@ impl<'a> Given<'a> {
         }
         self.0.push(name);
         Ok(())
+    }
+
+    /// An error unless `on` is among `args`, which have been read.
+    fn on(&self, args: &[&str]) -> Result<(), ArgError> {
+        if self.0.contains(&"on") {
+            return Ok(());
+        }
+        Err(ArgError::new(args.first().unwrap_or(&""), "given together with \"on\""))
     }
 }
 
@@ -730,6 +784,40 @@ mod tests {
 
         for (name, given, value, allowed) in rows {
             refused(name, follow_redirect(&args(given)), value, allowed);
+        }
+    }
+
+    #[test]
+    fn resume_takes_its_parameters_in_any_order() {
+        let resume = |text| resume(&args(text)).unwrap();
+        assert_eq!(resume("off"), None);
+        assert_eq!(resume("on"), Some(Resume { tries: 5, stall: 15_000 }));
+        let given = Some(Resume { tries: 1000, stall: 500 });
+        assert_eq!(resume("stall=500ms on tries=1000"), given);
+        assert_eq!(resume("on tries=1 stall=24d"), Some(Resume { tries: 1, stall: MAX_TIME }));
+    }
+
+    #[test]
+    fn resume_refuses_what_it_does_not_take() {
+        let rows = [
+            ("another word", "yes", "yes", "\"on\", \"off\", \"tries=number\""),
+            ("unknown parameter", "on try=1", "try=1", "\"on\", \"off\""),
+            ("no on", "tries=1", "tries=1", "given together with \"on\""),
+            ("nothing", "", "", "given together with \"on\""),
+            ("off and more", "off tries=1", "off", ONLY),
+            ("on twice", "on on", "on", ONCE),
+            ("tries twice", "on tries=1 tries=1", "tries=1", ONCE),
+            ("stall twice", "on stall=1s stall=2s", "stall=2s", ONCE),
+            ("no tries", "on tries=0", "tries=0", "a number from 1 to 1000"),
+            ("too many tries", "on tries=1001", "tries=1001", "a number from 1 to 1000"),
+            ("tries with a sign", "on tries=+1", "tries=+1", "a number"),
+            ("no stall", "on stall=0", "stall=0", "a time"),
+            ("no time", "on stall=soon", "stall=soon", "a time"),
+            ("too long a stall", "on stall=25d", "stall=25d", "a time"),
+        ];
+
+        for (name, given, value, allowed) in rows {
+            refused(name, resume(&args(given)), value, allowed);
         }
     }
 

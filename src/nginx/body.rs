@@ -48,6 +48,12 @@ impl<'r> Chain<'r> {
             .sum()
     }
 
+    /// The response ends with it.
+    pub(crate) fn is_last(self) -> bool {
+        // SAFETY: `new`'s promise.
+        self.buffers().any(|buffer| unsafe { (*buffer).last_buf() } != 0)
+    }
+
     /// Takes all bytes out, as if they had been sent.
     pub(crate) fn discard(self) {
         for buffer in self.buffers() {

@@ -1,6 +1,7 @@
 //! Lines of a response header.
 
 use core::marker::PhantomData;
+use core::ptr;
 
 use nginx_sys::{ngx_list_push, ngx_str_t, ngx_table_elt_t};
 
@@ -12,6 +13,10 @@ use super::{ListIter, NoMemory, address, bytes, copy, literal};
 pub(crate) struct Line<'r>(*mut ngx_table_elt_t, PhantomData<&'r ()>);
 
 impl<'r> Line<'r> {
+    pub(super) fn as_ptr(self) -> *mut ngx_table_elt_t {
+        self.0
+    }
+
     pub(crate) fn name(self) -> &'r [u8] {
         // SAFETY: a line of the request's own list; names live in the request's pool.
         unsafe { bytes((*self.0).key) }
@@ -53,26 +58,45 @@ pub(super) unsafe fn lines<'r>(
         .map(|line| Line(line, PhantomData))
 }
 
+/// Appends a line to a list of `r`'s headers.
+///
+/// # Safety
+///
+/// `list` is initialized and holds table elements.
+pub(super) unsafe fn push(
+    list: *mut nginx_sys::ngx_list_t,
+    r: Request<'_>,
+    name: &[u8],
+    value: &[u8],
+) -> Result<*mut ngx_table_elt_t, NoMemory> {
+    // SAFETY: the caller's promise; the new element is written whole before anyone reads.
+    unsafe {
+        let line = ngx_list_push(list).cast::<ngx_table_elt_t>();
+        if line.is_null() {
+            return Err(NoMemory);
+        }
+        ptr::write_bytes(line, 0, 1);
+        (*line).key = copy(r.pool(), name)?;
+        (*line).value = copy(r.pool(), value)?;
+        (*line).lowcase_key = copy(r.pool(), &name.to_ascii_lowercase())?.data;
+        (*line).hash = 1;
+        Ok(line)
+    }
+}
+
 impl<'r> Request<'r> {
     /// The response's lines, but for those that have a field of their own (Content-Type, ...).
     pub(crate) fn response_lines(self) -> impl Iterator<Item = Line<'r>> + use<'r> {
         // SAFETY: nginx initializes the list before it runs any phase.
-        unsafe { lines(core::ptr::addr_of_mut!((*self.as_ptr()).headers_out.headers)) }
+        unsafe { lines(ptr::addr_of_mut!((*self.as_ptr()).headers_out.headers)) }
     }
 
     /// Adds a line to the response.
     pub(crate) fn add_response_line(self, name: &[u8], value: &[u8]) -> Result<(), NoMemory> {
-        // SAFETY: the list is initialized; the new element is written whole before anyone reads.
+        // SAFETY: nginx initializes the list before it runs any phase.
         unsafe {
-            let line = ngx_list_push(core::ptr::addr_of_mut!((*self.as_ptr()).headers_out.headers))
-                .cast::<ngx_table_elt_t>();
-            if line.is_null() {
-                return Err(NoMemory);
-            }
-            core::ptr::write_bytes(line, 0, 1);
-            (*line).key = copy(self.pool(), name)?;
-            (*line).value = copy(self.pool(), value)?;
-            (*line).hash = 1;
+            let list = ptr::addr_of_mut!((*self.as_ptr()).headers_out.headers);
+            let line = push(list, self, name, value)?;
             if name.eq_ignore_ascii_case(b"Content-Encoding") {
                 // What is encoded already is not to be encoded again by gzip.
                 (*self.as_ptr()).headers_out.content_encoding = line;
@@ -87,6 +111,17 @@ impl<'r> Request<'r> {
         unsafe { bytes((*self.as_ptr()).headers_out.content_type) }
     }
 
+    pub(crate) fn response_status(self) -> u16 {
+        // SAFETY: plain field of a live request.
+        unsafe { u16::try_from((*self.as_ptr()).headers_out.status).unwrap_or(0) }
+    }
+
+    /// The length of the response as the filters have left it, in bytes.
+    pub(crate) fn response_length(self) -> Option<u64> {
+        // SAFETY: plain field of a live request; -1 is "not known".
+        unsafe { u64::try_from((*self.as_ptr()).headers_out.content_length_n).ok() }
+    }
+
     /// Sets status, type and length of a response that starts from a clean header.
     pub(crate) fn set_response(
         self,
@@ -97,7 +132,7 @@ impl<'r> Request<'r> {
         // SAFETY: plain fields of a live request.
         unsafe {
             let content_type: ngx_str_t = copy(self.pool(), content_type)?;
-            let out = core::ptr::addr_of_mut!((*self.as_ptr()).headers_out);
+            let out = ptr::addr_of_mut!((*self.as_ptr()).headers_out);
             (*out).status = usize::from(status);
             (*out).status_line = literal("");
             (*out).content_type = content_type;

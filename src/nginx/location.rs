@@ -35,6 +35,15 @@ impl From<NoMemory> for Refused {
 }
 
 impl Location {
+    /// # Safety
+    ///
+    /// `location` is the array of a location's configurations, as long as they live.
+    pub(super) unsafe fn new(location: *mut *mut c_void) -> Self {
+        debug_assert!(!location.is_null());
+        // SAFETY: nginx has no location without configurations.
+        Self(unsafe { NonNull::new_unchecked(location) })
+    }
+
     pub(super) fn as_ptr(self) -> *mut *mut c_void {
         self.0.as_ptr()
     }

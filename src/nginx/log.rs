@@ -18,6 +18,8 @@ pub(crate) enum Level {
     Notice = nginx_sys::NGX_LOG_NOTICE as isize,
     /// What happens in the normal course of things.
     Info = nginx_sys::NGX_LOG_INFO as isize,
+    /// For who looks for a cause.
+    Debug = nginx_sys::NGX_LOG_DEBUG as isize,
 }
 
 /// Writes a line to `log` if it wants this level.

@@ -4,6 +4,7 @@
 //! their rules; it hands out facts and does what it is told. Every handle lives as long as the
 //! callback that made it (the lifetime `'r`), because nginx frees requests in between.
 
+pub(crate) mod body;
 pub(crate) mod conf;
 pub(crate) mod filter;
 pub(crate) mod headers;

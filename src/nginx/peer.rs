@@ -33,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) head: Vec<u8>,
     /// The URI as nginx prints it in its error lines.
     pub(crate) logged_uri: String,
+    /// How long it may send nothing, in milliseconds, if not as long as the location says.
+    pub(crate) silence: Option<u64>,
     pub(crate) limits: Limits,
 }
 
@@ -87,7 +89,7 @@ struct Peer {
 /// Sets the upstream of `r` up for `plan`: nginx's `peer.init`, when the request is built.
 pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
     let Some(u) = r.upstream().map(Upstream::as_ptr) else { return Err(NoMemory) };
-    let Plan { tls, host, mut addresses, head, logged_uri, limits } = plan;
+    let Plan { tls, host, mut addresses, head, logged_uri, silence, limits } = plan;
     // SAFETY: null, or what `proxy_bind` has set.
     let bound = unsafe { (*u).peer.local };
     keep_usable(&mut addresses, |address| address.is_ipv4() || has_ipv6());
@@ -139,6 +141,9 @@ pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
             failure: None,
         });
         (*cleanup).handler = Some(drop_peer);
+        if let Some(silence) = silence.and_then(|silence| ngx_msec_t::try_from(silence).ok()) {
+            (*peer).conf.read_timeout = (*peer).conf.read_timeout.min(silence);
+        }
         (*u).conf = ptr::addr_of_mut!((*peer).conf);
 
         (*u).peer.data = peer.cast();

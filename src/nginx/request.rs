@@ -89,6 +89,17 @@ impl<'r> Request<'r> {
         unsafe { (*self.as_ptr()).method & NGX_HTTP_HEAD as ngx_uint_t != 0 }
     }
 
+    pub(crate) fn is_get(self) -> bool {
+        // SAFETY: plain field of a live request.
+        unsafe { (*self.as_ptr()).method & NGX_HTTP_GET as ngx_uint_t != 0 }
+    }
+
+    /// Its response has no body.
+    pub(crate) fn is_header_only(self) -> bool {
+        // SAFETY: a bit of a live request.
+        unsafe { Bits::header_only_raw(self.bits()) != 0 }
+    }
+
     /// The client announced a body, of any length but zero.
     pub(crate) fn has_body(self) -> bool {
         // SAFETY: plain fields of a live request.
@@ -147,6 +158,12 @@ impl<'r> Request<'r> {
     pub(crate) fn upstream(self) -> Option<Upstream<'r>> {
         // SAFETY: the upstream of a live request lies in its pool.
         unsafe { Upstream::new(self, (*self.as_ptr()).upstream) }
+    }
+
+    /// The location that the request is in.
+    pub(crate) fn location(self) -> Location {
+        // SAFETY: a live request is in a location, if only in its server's own.
+        unsafe { Location::new((*self.as_ptr()).loc_conf) }
     }
 
     /// The module's configuration of the location that the request is in.
@@ -295,6 +312,16 @@ impl<'r> Request<'r> {
         }
     }
 
+    /// Runs the phases from the one that the request is in.
+    pub(crate) fn run_phases(self) {
+        // SAFETY: plain fields of a live request. nginx frees a request by an event of its own
+        // where a handler ends it, so that it lives on until this callback has returned.
+        unsafe {
+            (*self.as_ptr()).write_event_handler = Some(ngx_http_core_run_phases);
+            ngx_http_core_run_phases(self.as_ptr());
+        }
+    }
+
     /// Goes on under the configuration of `location`, from the phase that the request is in.
     pub(crate) fn change_to(self, location: Location) {
         // SAFETY: the location's array has a slot for every module, as the one it replaces.
@@ -412,7 +439,7 @@ impl<'r> Request<'r> {
 }
 
 /// nginx's own configuration of the whole `http` block.
-unsafe fn core_main_conf(r: *mut ngx_http_request_t) -> *mut ngx_http_core_main_conf_t {
+pub(super) unsafe fn core_main_conf(r: *mut ngx_http_request_t) -> *mut ngx_http_core_main_conf_t {
     // SAFETY: the caller passes a live request; the slot is the core module's.
     unsafe { (*(*r).main_conf.add((*ptr::addr_of!(ngx_http_core_module)).ctx_index)).cast() }
 }

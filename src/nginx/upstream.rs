@@ -1,9 +1,13 @@
 //! What upstream was asked, what it answered, and how to leave it.
 
+use core::mem::size_of;
 use core::net::SocketAddr;
 use core::ptr::{self, NonNull};
 
-use nginx_sys::{ngx_http_upstream_t, ngx_pfree, ngx_table_elt_t};
+use nginx_sys::{
+    ngx_connection_t, ngx_http_upstream_conf_t, ngx_http_upstream_t, ngx_msec_t, ngx_palloc,
+    ngx_pfree, ngx_table_elt_t,
+};
 
 use super::bits::ngx_http_request_s as Bits;
 use super::conf::ComplexValue;
@@ -11,7 +15,7 @@ use super::headers::{Line, lines};
 use super::location::Location;
 use super::request::Request;
 use super::resolver::socket_address;
-use super::{address, bytes};
+use super::{NoMemory, address, bytes};
 
 /// The upstream that a request has, or had.
 #[derive(Clone, Copy)]
@@ -50,6 +54,18 @@ impl<'r> Upstream<'r> {
     pub(crate) fn is_header_sent(self) -> bool {
         // SAFETY: a bit of an upstream in the request's pool.
         unsafe { (*self.as_ptr()).header_sent() != 0 }
+    }
+
+    /// nginx keeps what it sends: in a cache, or by `proxy_store`.
+    pub(crate) fn is_kept(self) -> bool {
+        // SAFETY: bits of an upstream in the request's pool, and a field of its request.
+        unsafe {
+            #[cfg(ngx_feature = "http_cache")]
+            if !(*self.request.as_ptr()).cache.is_null() {
+                return true;
+            }
+            (*self.as_ptr()).store() != 0
+        }
     }
 
     /// It was made by the `proxy_pass` of `location`. `proxy` is the proxy module's number among
@@ -233,6 +249,41 @@ impl<'r> Upstream<'r> {
         }
     }
 
+    /// Gives up on it when it has sent nothing for so many milliseconds, if the location would
+    /// wait for longer.
+    pub(crate) fn limit_silence(self, limit: u64) -> Result<(), NoMemory> {
+        // SAFETY: the settings are the location's, or a copy that peer.rs has made; the copy here
+        // lives in the request's pool as well, and nginx reads them anew whenever it sets a timer.
+        unsafe {
+            let u = self.as_ptr();
+            let limit = ngx_msec_t::try_from(limit).unwrap_or(ngx_msec_t::MAX);
+            if (*(*u).conf).read_timeout <= limit {
+                return Ok(());
+            }
+            let conf = ngx_palloc(self.request.pool(), size_of::<ngx_http_upstream_conf_t>())
+                .cast::<ngx_http_upstream_conf_t>();
+            if conf.is_null() {
+                return Err(NoMemory);
+            }
+            ptr::copy_nonoverlapping((*u).conf, conf, 1);
+            (*conf).read_timeout = limit;
+            (*u).conf = conf;
+
+            // What was asked already is being waited for.
+            let connection = (*u).peer.connection;
+            if !connection.is_null() && (*(*connection).read).timer_set() != 0 {
+                nginx_sys::ngx_add_timer((*connection).read, limit);
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection that the answer comes by.
+    pub(crate) fn sender(self) -> Option<Sender> {
+        // SAFETY: plain field of an upstream in the request's pool.
+        NonNull::new(unsafe { (*self.as_ptr()).peer.connection }).map(Sender)
+    }
+
     /// Reads what lies ready in the socket into the rest of the buffer; never waits.
     pub(crate) fn receive_more(self) {
         // SAFETY: the connection is the upstream's own; `recv` writes at most `room` bytes behind
@@ -281,6 +332,47 @@ impl<'r> Upstream<'r> {
             let start = (*u).buffer.start;
             if !start.is_null() && ngx_pfree((*r).pool, start.cast()) == super::OK {
                 ptr::write_bytes(ptr::addr_of_mut!((*u).buffer), 0, 1);
+            }
+        }
+    }
+}
+
+/// A connection to an upstream, while it is open and until right after it was closed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sender(NonNull<ngx_connection_t>);
+
+/// How a connection ended before the answer did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Ending {
+    Closed,
+    Reset,
+    TimedOut,
+}
+
+impl Ending {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed the connection",
+            Self::Reset => "broke the connection",
+            Self::TimedOut => "timed out",
+        }
+    }
+}
+
+impl Sender {
+    /// How it ended. To be asked in the same callback as nginx has closed it: later it may be
+    /// another connection.
+    pub(crate) fn ending(self) -> Ending {
+        // SAFETY: connections and their events are elements of arrays that nginx never frees
+        // while it runs; closing one leaves what was read of it as it was.
+        unsafe {
+            let read = (*self.0.as_ptr()).read;
+            if (*read).timedout() != 0 {
+                Ending::TimedOut
+            } else if (*read).error() != 0 {
+                Ending::Reset
+            } else {
+                Ending::Closed
             }
         }
     }

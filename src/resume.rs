@@ -1,0 +1,460 @@
+//! `docker_resume`: a download that breaks off is finished from where it stopped.
+//!
+//! The body filter counts what goes to the client. When upstream has ended before the last byte,
+//! nginx flushes what there is, and would close the client's connection. Instead, when all of it
+//! has gone out, a subrequest asks for the rest. Its header filter takes nothing but exactly that;
+//! its body goes out behind what is there; and when it has ended, nginx calls the body filter of
+//! the request itself again, which ends the answer or asks once more.
+
+use core::ffi::CStr;
+use std::cell::RefCell;
+
+use nginx_sys::ngx_int_t;
+use once_cell::unsync::OnceCell;
+use rules::directive::{self, Resume as Policy};
+use rules::resume::{self, Answer, Ended, Promise, Way};
+
+use crate::conf::{LocConf, Setting};
+use crate::ctx::{Errand, Primary, Relation, RequestCtx, Stage};
+use crate::module::Docker;
+use crate::nginx::body::Chain;
+use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::log::Level;
+use crate::nginx::request::Request;
+use crate::nginx::subrequest::Entry;
+use crate::nginx::upstream::{Sender, Upstream};
+use crate::nginx::{ERROR, NoMemory, OK};
+use crate::{fallback, origin};
+
+/// `docker_resume on | off [tries=number] [stall=time]`
+pub(crate) struct Resume;
+
+impl Directive for Resume {
+    type Conf = LocConf;
+    const NAME: &'static CStr = c"docker_resume";
+
+    fn set(conf: &mut LocConf, cf: Conf, args: &[&str]) -> Result<(), SetError> {
+        if conf.resume.is_some() {
+            return Err(SetError::Duplicate);
+        }
+        conf.resume = Some(Setting::new(directive::resume(args)?, cf));
+        Ok(())
+    }
+}
+
+/// An answer that is going to the client, and can be resumed.
+pub(crate) struct Download {
+    promise: Promise,
+    /// How many bytes of it were passed on.
+    received: u64,
+    /// The client's connection may serve another request.
+    keepalive: bool,
+    state: State,
+    /// How many requests for the rest were made.
+    tries: u64,
+    /// How many of them brought some of it.
+    resumes: u64,
+    attempt: Attempt,
+}
+
+impl Download {
+    fn is_whole(&self) -> bool {
+        self.received == self.promise.length()
+    }
+
+    /// Counts what is passed on; false if it is more than was promised.
+    fn take(&mut self, bytes: u64) -> bool {
+        let received = self.received.checked_add(bytes);
+        let Some(received) = received.filter(|sum| *sum <= self.promise.length()) else {
+            return false;
+        };
+        self.received = received;
+        true
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    /// The answer's own upstream is sending.
+    Flowing,
+    /// That has ended, and the rest is being asked for.
+    Broken,
+    /// There is nothing to do any more.
+    Over,
+}
+
+/// Somebody who is sending, or is asked to.
+struct Attempt {
+    way: Way,
+    /// How many bytes there were before it.
+    start: u64,
+    /// The host that it begins with.
+    host: String,
+    /// It sends what was wanted.
+    is_accepted: bool,
+    is_unauthorized: bool,
+    sender: Option<Sender>,
+    /// Who has ended it, and how.
+    end: Option<String>,
+}
+
+impl Attempt {
+    fn new(way: Way, start: u64, host: String) -> Self {
+        Self {
+            way,
+            start,
+            host,
+            is_accepted: false,
+            is_unauthorized: false,
+            sender: None,
+            end: None,
+        }
+    }
+
+    fn accept(&mut self, u: Upstream<'_>) {
+        self.is_accepted = true;
+        self.sender = u.sender();
+    }
+}
+
+/// The header of the answer has gone out, and nginx said `rc`.
+pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
+    let conf = LocConf::of(r);
+    if !conf.may_resume() || !r.is_main() || !r.is_get() || r.is_header_only() {
+        return;
+    }
+    let Some(u) = r.upstream().filter(|u| origin::is_answer(r, conf, *u)) else { return };
+    let Some(policy) = policy(r, conf, u).filter(|_| rc != ERROR && rc <= OK) else { return };
+
+    let promise = match promise(r, u) {
+        Ok(promise) => promise,
+        Err(why) => {
+            r.log(Level::Debug, format_args!("download would not be resumed, {why}"));
+            return;
+        }
+    };
+    let Ok(ctx) = r.ctx_or_default::<Docker>() else { return };
+    if u.limit_silence(policy.stall).is_err() {
+        return;
+    }
+    let mut attempt = Attempt::new(Way::Last, 0, String::new());
+    attempt.accept(u);
+    ctx.borrow_mut().download = Some(Download {
+        promise,
+        received: 0,
+        keepalive: r.keeps_alive(),
+        state: State::Flowing,
+        tries: 0,
+        resumes: 0,
+        attempt,
+    });
+}
+
+/// The policy for a request, by the URI that the primary was asked for.
+fn policy(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> Option<Policy> {
+    let known = r.ctx::<Docker>().and_then(|ctx| {
+        let ctx = ctx.borrow();
+        ctx.primary.get().map(|primary| conf.resume(&primary.url.uri))
+    });
+    known.unwrap_or_else(|| conf.resume(&String::from_utf8_lossy(u.uri())))
+}
+
+/// What the client has been promised, if it can be told which bytes are the rest of it.
+fn promise(r: Request<'_>, u: Upstream<'_>) -> Result<Promise, String> {
+    if u.is_kept() {
+        return Err("it is being cached or stored".to_owned());
+    }
+    if r.has_body() {
+        return Err("the request has a body".to_owned());
+    }
+    let answer = answer(u);
+    let promise = Promise::of(&answer).map_err(|unfit| format!("upstream {unfit}"))?;
+    if r.response_status() != u.status() || r.response_length() != u.content_length() {
+        return Err("a filter changes it".to_owned());
+    }
+    Ok(promise)
+}
+
+fn answer(u: Upstream<'_>) -> Answer<'_> {
+    let lines = u.lines().map(|line| (line.name(), line.value()));
+    Answer::new(u.status(), u.content_length(), lines)
+}
+
+/// `r` is a subrequest for the rest of a download.
+pub(crate) fn is_rest(r: Request<'_>) -> bool {
+    !r.is_main()
+        && r.ctx::<Docker>().is_some_and(|ctx| ctx.borrow().errand == Some(Errand::Rest))
+}
+
+/// For how long those may send nothing who are asked for the rest, in milliseconds.
+pub(crate) fn stall(r: Request<'_>) -> Option<u64> {
+    if !is_rest(r) {
+        return None;
+    }
+    LocConf::of(r.main()).resume.as_ref()?.value.map(|policy| policy.stall)
+}
+
+/// Takes the answer to a request for the rest, if it is that; else the subrequest ends without a
+/// body.
+pub(crate) fn judge(r: Request<'_>) {
+    let is_accepted = match (r.main().ctx::<Docker>(), r.ctx::<Docker>()) {
+        (Some(main), Some(ctx)) => judged(r, &mut main.borrow_mut(), &mut ctx.borrow_mut()),
+        _ => false,
+    };
+    r.drop_header(is_accepted);
+}
+
+fn judged(r: Request<'_>, main: &mut RequestCtx, ctx: &mut RequestCtx) -> bool {
+    let Some(download) = &mut main.download else { return false };
+    let attempt = &mut download.attempt;
+    let u = r.upstream();
+    let who = match &ctx.destination {
+        Some(destination) => destination.url.authority(),
+        None => attempt.host.clone(),
+    };
+    let failed = match u.filter(|u| origin::is_answer(r, LocConf::of(r), *u)) {
+        Some(u) => match download.promise.accept(download.received, &answer(u)) {
+            Ok(()) => {
+                attempt.accept(u);
+                download.resumes += 1;
+                // From now on this is who sends, and who is asked first the next time.
+                main.target = ctx.target;
+                main.destination = ctx.destination.take();
+                main.stage = core::mem::take(&mut ctx.stage);
+                return true;
+            }
+            Err(unfit) => format!("{who}: {unfit}"),
+        },
+        None => match (ctx.outcomes.pop(), u.and_then(Upstream::failure)) {
+            (Some(told), _) => told,
+            (None, Some(failure)) => format!("{who}: {}", failure.as_str()),
+            (None, None) => format!("{who}: no answer"),
+        },
+    };
+    let is_foreign = ctx.destination.as_ref().is_some_and(|d| d.relation == Relation::Foreign);
+    attempt.is_unauthorized = !is_foreign && u.is_some_and(|u| u.status() == 401);
+    attempt.end = Some(failed);
+    false
+}
+
+/// Sees every body before the other filters do; `next` passes it on to them. `start` is called
+/// when a subrequest for the rest starts.
+pub(crate) fn body_filter(
+    r: Request<'_>,
+    chain: Chain<'_>,
+    start: Start,
+    next: impl FnOnce() -> ngx_int_t,
+) -> ngx_int_t {
+    if !r.is_main() {
+        return if is_rest(r) { rest(r, chain, next) } else { next() };
+    }
+    let ctx = if LocConf::of(r).may_resume() { r.ctx::<Docker>() } else { None };
+    let Some(ctx) = ctx else { return next() };
+    let state = pass(r, chain, &mut ctx.borrow_mut());
+    let rc = next();
+    if state != State::Broken || rc == ERROR {
+        return rc;
+    }
+    go_on(r, ctx, start).unwrap_or(rc)
+}
+
+/// What runs a subrequest for the rest of a download.
+type Start = unsafe extern "C" fn(*mut nginx_sys::ngx_http_request_t);
+
+/// Counts a piece of the answer itself.
+fn pass(r: Request<'_>, chain: Chain<'_>, ctx: &mut RequestCtx) -> State {
+    let Some(download) = &mut ctx.download else { return State::Over };
+    if download.state != State::Flowing {
+        return download.state;
+    }
+    let is_right = download.take(chain.length());
+    if is_right && (download.is_whole() || r.upstream().is_some_and(Upstream::is_live)) {
+        return State::Flowing;
+    }
+    if !is_right || chain.is_last() {
+        download.state = State::Over;
+        return State::Over;
+    }
+    download.state = State::Broken;
+    if let Some(u) = r.upstream() {
+        // Without a Host that can be named, nobody can be asked.
+        let _ = ctx.primary.get_or_try_init(|| origin::primary(r, u));
+    }
+    note_end(ctx);
+    State::Broken
+}
+
+/// Passes on what a subrequest brings, if it is what was asked for.
+fn rest(r: Request<'_>, chain: Chain<'_>, next: impl FnOnce() -> ngx_int_t) -> ngx_int_t {
+    let Some(ctx) = r.main().ctx::<Docker>() else { return ERROR };
+    {
+        let mut ctx = ctx.borrow_mut();
+        let Some(download) = &mut ctx.download else { return ERROR };
+        if !download.attempt.is_accepted {
+            chain.discard();
+            return OK;
+        }
+        if !download.take(chain.length()) {
+            let who = origin::asked(&ctx);
+            r.log(Level::Error, format_args!("{who}: sent more than the rest of a download"));
+            return ERROR;
+        }
+        if !download.is_whole() && r.upstream().is_none_or(|u| !u.is_live()) {
+            note_end(&mut ctx);
+        }
+    }
+    next()
+}
+
+/// Notes how a connection has ended before it brought all. To be called when nginx has just closed
+/// it.
+fn note_end(ctx: &mut RequestCtx) {
+    let who = origin::asked(ctx);
+    let Some(attempt) = ctx.download.as_mut().map(|download| &mut download.attempt) else { return };
+    if let Some(sender) = attempt.sender.take() {
+        attempt.end = Some(format!("{who}: {}", sender.ending().as_str()));
+    }
+}
+
+/// Ends the answer, asks for its rest, or gives up; `None` if there is nothing to do yet, or any
+/// more.
+fn go_on(r: Request<'_>, ctx: &RefCell<RequestCtx>, start: Start) -> Option<ngx_int_t> {
+    if !r.is_active() || !r.is_connected() {
+        return None;
+    }
+    let whole = {
+        let mut ctx = ctx.borrow_mut();
+        let download = ctx.download.as_mut()?;
+        if download.is_whole() {
+            download.state = State::Over;
+        }
+        download.is_whole().then_some(download.keepalive)
+    };
+    if let Some(keepalive) = whole {
+        return Some(r.send_last(keepalive));
+    }
+    // What nginx still holds of one upstream would come behind what the next one sends; and who is
+    // slow to read has time.
+    if !r.is_drained() {
+        return None;
+    }
+    ask(r, &mut ctx.borrow_mut(), start).err().map(|NoMemory| ERROR)
+}
+
+/// Asks whoever is next for the rest.
+fn ask(r: Request<'_>, ctx: &mut RequestCtx, start: Start) -> Result<(), NoMemory> {
+    let conf = LocConf::of(r);
+    let Some(download) = &ctx.download else { return Ok(()) };
+    let (received, length) = (download.received, download.promise.length());
+    let why = download.attempt.end.clone().unwrap_or_else(|| "no answer".to_owned());
+    let next = plan(r, conf, ctx, download);
+    let Some(download) = &mut ctx.download else { return Ok(()) };
+    let Some(next) = next else {
+        download.state = State::Over;
+        r.log(
+            Level::Error,
+            format_args!("download broke off after {received} of {length} bytes, {why}"),
+        );
+        return Ok(());
+    };
+
+    r.log(
+        Level::Warn,
+        format_args!(
+            "download broke off after {received} of {length} bytes, {why}, asking \"{}\" for the \
+             rest",
+            next.host
+        ),
+    );
+    download.tries += 1;
+    download.attempt = Attempt::new(next.way, received, next.host);
+    let added: Vec<_> = next.lines.iter().map(|(name, value)| (*name, value.as_slice())).collect();
+    let subrequest = r.start_rest(next.entry, resume::is_replaced, &added, start)?;
+    *subrequest.ctx_or_default::<Docker>()?.borrow_mut() = next.ctx;
+    Ok(())
+}
+
+/// A request for the rest.
+struct Next {
+    way: Way,
+    host: String,
+    entry: Entry,
+    /// The field lines that make it one.
+    lines: Vec<(&'static str, Vec<u8>)>,
+    /// What its subrequest knows from the start.
+    ctx: RequestCtx,
+}
+
+/// Whom to ask next, and how; `None` if there is nobody.
+fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -> Option<Next> {
+    let primary = ctx.primary.get()?;
+    let uri = &primary.url.uri;
+    let targets = if fallback::may(r) { conf.targets(uri) } else { &[] };
+    let ended = match &download.attempt {
+        Attempt { is_unauthorized: true, .. } => Ended::Unauthorized,
+        attempt if attempt.start < download.received => Ended::Broken,
+        _ => Ended::Refused,
+    };
+    let way = resume::next_way(download.attempt.way, ended, targets.len())?;
+    if download.tries >= conf.resume(uri)?.tries {
+        return None;
+    }
+
+    let mut lines = vec![("Range", download.promise.range(download.received)?.into_bytes())];
+    if let Some(etag) = download.promise.if_range() {
+        lines.push(("If-Range", etag.to_vec()));
+    }
+    let (destination, stage, target) = match (way, &ctx.destination, &ctx.stage) {
+        (Way::Last, Some(last), Stage::Asking(addresses)) => {
+            (last.clone(), Stage::Resolved(addresses.clone()), ctx.target)
+        }
+        (Way::Target(number), ..) => {
+            let target = targets.get(number.checked_sub(1)?)?;
+            (fallback::destination(target, uri), Stage::Entering, number)
+        }
+        (Way::Last | Way::First, ..) => {
+            let own = conf.ways.as_ref().map_or_else(|| r.location(), |ways| ways.own);
+            let ctx = RequestCtx { errand: Some(Errand::Rest), ..RequestCtx::default() };
+            let host = primary.url.authority();
+            return Some(Next { way, host, entry: Entry::Content(own), lines, ctx });
+        }
+    };
+    let kept = primary.lines.iter().filter(|(name, _)| !resume::is_replaced(name)).cloned();
+    let added = lines.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.clone()));
+    let primary = Primary {
+        url: primary.url.clone(),
+        lines: kept.chain(added).collect(),
+        is_exact: primary.is_exact,
+    };
+    let host = destination.url.authority();
+    let entry = Entry::Phases(conf.ways.as_ref()?.to(destination.verify)?);
+    let ctx = RequestCtx {
+        errand: Some(Errand::Rest),
+        primary: OnceCell::with_value(primary),
+        target,
+        destination: Some(destination),
+        stage,
+        ..RequestCtx::default()
+    };
+    Some(Next { way, host, entry, lines, ctx })
+}
+
+/// A subrequest for the rest starts.
+pub(crate) fn run(r: Request<'_>) {
+    r.take_over();
+    r.run_phases();
+    // A run-time origin knows from the start.
+    if let (Some(stall), Some(u)) = (stall(r), r.upstream())
+        && u.is_live()
+        && !u.is_run_time_origin()
+    {
+        // Without memory, the location's own time-out holds.
+        let _ = u.limit_silence(stall);
+    }
+}
+
+/// How often the rest of a download was fetched.
+pub(crate) fn count(r: Request<'_>) -> Option<Vec<u8>> {
+    let resumes = r.ctx::<Docker>().and_then(|ctx| Some(ctx.borrow().download.as_ref()?.resumes));
+    Some(resumes.unwrap_or(0).to_string().into_bytes())
+}
