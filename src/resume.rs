@@ -182,8 +182,7 @@ fn answer(u: Upstream<'_>) -> Answer<'_> {
 
 /// `r` is a subrequest for the rest of a download.
 pub(crate) fn is_rest(r: Request<'_>) -> bool {
-    !r.is_main()
-        && r.ctx::<Docker>().is_some_and(|ctx| ctx.borrow().errand == Some(Errand::Rest))
+    !r.is_main() && r.ctx::<Docker>().is_some_and(|ctx| ctx.borrow().errand == Some(Errand::Rest))
 }
 
 /// For how long those may send nothing who are asked for the rest, in milliseconds.

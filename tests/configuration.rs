@@ -204,6 +204,25 @@ fn docker_fallback_on_says_what_it_takes() {
 }
 
 #[test]
+fn docker_resume_says_what_it_takes() {
+    let allowed = "\"on\", \"off\", \"tries=number\" or \"stall=time\"";
+    let time = "a time such as \"500ms\", \"60s\" or \"1h30m\", up to 24 days";
+    assert_invalid(
+        "docker_resume",
+        &[
+            ("another word", "yes", "yes", allowed),
+            ("unknown parameter", "on try=1", "try=1", allowed),
+            ("no on", "tries=1", "tries=1", "given together with \"on\""),
+            ("off beside a parameter", "stall=1s off", "off", ONLY),
+            ("none", "on tries=0", "tries=0", "a number from 1 to 1000"),
+            ("too many", "on tries=1001", "tries=1001", "a number from 1 to 1000"),
+            ("no time", "on stall=0", "stall=0", time),
+            ("twice", "on stall=1s stall=2s", "stall=2s", ONCE),
+        ],
+    );
+}
+
+#[test]
 fn docker_keepalive_says_what_it_takes() {
     let allowed =
         "a number of connections, \"off\", \"timeout=time\", \"requests=number\" or \"time=time\"";
@@ -274,6 +293,7 @@ fn a_second_directive_at_the_same_level_is_refused() {
         ("docker_realm_rewrite", "on"),
         ("docker_follow_redirect", "on"),
         ("docker_fallback_on", "error"),
+        ("docker_resume", "on"),
         ("docker_keepalive", "8"),
     ] {
         let twice = format!("{directive} {argument}; {directive} {argument};");
@@ -392,6 +412,7 @@ fn directives_stand_in_http_server_and_location() {
         ("docker_follow_redirect", "on"),
         ("docker_fallback", "https://a"),
         ("docker_fallback_on", "error"),
+        ("docker_resume", "on"),
         ("docker_keepalive", "8"),
         ("docker_zone", "a:1m"),
     ];

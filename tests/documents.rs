@@ -70,7 +70,7 @@ fn log_lines(document: &str) -> Vec<String> {
     for row in document.lines().filter(|line| line.starts_with("| ")) {
         let mut cells = row.trim_matches('|').split(" | ").map(str::trim);
         let first = cells.next().unwrap();
-        let is_level = ["info", "notice", "warn", "error", "emerg"].contains(&first);
+        let is_level = ["debug", "info", "notice", "warn", "error", "emerg"].contains(&first);
         let cell = if is_level { cells.next().unwrap() } else { first };
         lines.extend(code_spans(cell).map(str::to_owned));
     }

@@ -62,7 +62,10 @@ fn fields() -> Vec<(&'static str, &'static str, String)> {
             "uri_changed" => set_uri_changed,
             "internal" => set_internal,
             "error_page" => set_error_page,
+            "buffered" => set_buffered,
             "header_only" => set_header_only,
+            "header_sent" => set_header_sent,
+            "keepalive" => set_keepalive,
             "allow_ranges" => set_allow_ranges,
             "done" => set_done,
             "post_action" => set_post_action,
@@ -73,6 +76,7 @@ fn fields() -> Vec<(&'static str, &'static str, String)> {
             "keepalive" => set_keepalive,
             "request_sent" => set_request_sent,
             "request_body_sent" => set_request_body_sent,
+            "store" => set_store,
             "upgrade" => set_upgrade,
         ]
         "ngx_http_upstream_headers_in_t": nginx_sys::ngx_http_upstream_headers_in_t [
@@ -81,8 +85,11 @@ fn fields() -> Vec<(&'static str, &'static str, String)> {
         ]
         "ngx_http_headers_in_t": nginx_sys::ngx_http_headers_in_t ["chunked" => set_chunked]
         "ngx_connection_t": nginx_sys::ngx_connection_t [
+            "buffered" => set_buffered,
             "close" => set_close,
+            "error" => set_error,
             "idle" => set_idle,
+            "timedout" => set_timedout,
         ]
         "ngx_event_t": nginx_sys::ngx_event_t [
             "delayed" => set_delayed,
@@ -103,6 +110,7 @@ fn fields() -> Vec<(&'static str, &'static str, String)> {
             "last_buf" => set_last_buf,
             "last_in_chain" => set_last_in_chain,
             "memory" => set_memory,
+            "mmap" => set_mmap,
             "temporary" => set_temporary,
         ]
         "ngx_http_core_loc_conf_t": nginx_sys::ngx_http_core_loc_conf_t [

@@ -27,11 +27,16 @@ fn hub(size: usize) -> (Hub, String, Vec<u8>) {
 /// An nginx before the hub.
 fn mirror(hub: &Hub) -> NginxBuilder {
     let private = hub.network();
-    Nginx::builder().allow_log("prematurely closed").allow_log("timed out").allow_log("recv() failed").http(&hub.http_conf()).http(&format!(
-        "log_format resumes '$uri $docker_resumes $docker_origin_host';
+    Nginx::builder()
+        .allow_log("prematurely closed")
+        .allow_log("timed out")
+        .allow_log("recv() failed")
+        .http(&hub.http_conf())
+        .http(&format!(
+            "log_format resumes '$uri $docker_resumes $docker_origin_host';
          proxy_connect_timeout 2s;
          docker_follow_redirect on private={private};"
-    ))
+        ))
 }
 
 fn start(hub: &Hub, directives: &str) -> Nginx {
@@ -70,7 +75,9 @@ fn a_download_that_breaks_off_is_finished() {
         ("unbuffered", "proxy_buffering off; proxy_buffer_size 64k; proxy_buffers 4 64k;"),
     ] {
         let nginx = start(&hub, &format!("docker_resume on; {settings}"));
-        for (how, end) in [("close", End::Close), ("truncate", End::Truncate), ("reset", End::Reset)] {
+        for (how, end) in
+            [("close", End::Close), ("truncate", End::Truncate), ("reset", End::Reset)]
+        {
             hub.off(CLOUDFLARE);
             cut(&hub, CLOUDFLARE, 4, MB, end);
 

@@ -263,7 +263,9 @@ pub fn next_way(way: Way, ended: Ended, targets: usize) -> Option<Way> {
 mod tests {
     use super::*;
 
-    const WHOLE: &[(&str, &str)] = &[("ETag", "\"a\"")];
+    type Lines = &'static [(&'static str, &'static str)];
+
+    const WHOLE: Lines = &[("ETag", "\"a\"")];
 
     fn answer<'a>(status: u16, length: u64, lines: &'a [(&'a str, &'a str)]) -> Answer<'a> {
         let lines = lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
@@ -362,7 +364,7 @@ mod tests {
 
     #[test]
     fn answers_whose_rest_could_not_be_told_promise_nothing() {
-        let rows: [(&str, u16, Option<u64>, &[(&str, &str)], Unfit); 11] = [
+        let rows: [(&str, u16, Option<u64>, Lines, Unfit); 11] = [
             ("no length", 200, None, &[], Unfit::Length),
             ("empty", 200, Some(0), &[], Unfit::Length),
             ("encoded", 200, Some(9), &[("Content-Encoding", "gzip")], Unfit::Encoded),
@@ -404,40 +406,40 @@ mod tests {
 
     #[test]
     fn only_the_exact_rest_is_accepted() {
-        let range = ("Content-Range", "bytes 40-99/100");
-        let rows: [(&str, u16, u64, &[(&str, &str)], Result<(), Unfit>); 20] = [
-            ("the rest", 206, 60, &[range, ("ETag", "\"a\"")], Ok(())),
-            ("without a tag", 206, 60, &[range], Ok(())),
-            ("with a weak tag", 206, 60, &[range, ("ETag", "W/\"b\"")], Ok(())),
-            ("coded as identity", 206, 60, &[range, ("Content-Encoding", "Identity")], Ok(())),
-            ("another tag", 206, 60, &[range, ("ETag", "\"b\"")], Err(Unfit::Etag)),
-            ("the whole", 200, 100, WHOLE, Err(Unfit::Status(200))),
-            ("the whole with a range", 200, 60, &[range], Err(Unfit::Status(200))),
-            ("unsatisfied", 416, 0, &[], Err(Unfit::Status(416))),
-            ("no range", 206, 60, &[], Err(Unfit::Range)),
-            ("too early", 206, 61, &[("Content-Range", "bytes 39-99/100")], Err(Unfit::Range)),
-            ("too late", 206, 59, &[("Content-Range", "bytes 41-99/100")], Err(Unfit::Range)),
-            ("too short", 206, 59, &[("Content-Range", "bytes 40-98/100")], Err(Unfit::Range)),
-            ("too long", 206, 61, &[("Content-Range", "bytes 40-100/101")], Err(Unfit::Range)),
-            ("another total", 206, 60, &[("Content-Range", "bytes 40-99/101")], Err(Unfit::Range)),
-            ("unknown total", 206, 60, &[("Content-Range", "bytes 40-99/*")], Err(Unfit::Range)),
-            ("another length", 206, 61, &[range], Err(Unfit::Length)),
-            ("no length at all", 206, 0, &[range], Err(Unfit::Length)),
-            ("encoded", 206, 60, &[range, ("Content-Encoding", "gzip")], Err(Unfit::Encoded)),
-            ("range twice", 206, 60, &[range, range], Err(Unfit::Ambiguous)),
+        const RANGE: (&str, &str) = ("Content-Range", "bytes 40-99/100");
+        let rows: [(&str, u16, u64, Lines, Option<Unfit>); 20] = [
+            ("the rest", 206, 60, &[RANGE, ("ETag", "\"a\"")], None),
+            ("without a tag", 206, 60, &[RANGE], None),
+            ("with a weak tag", 206, 60, &[RANGE, ("ETag", "W/\"b\"")], None),
+            ("coded as identity", 206, 60, &[RANGE, ("Content-Encoding", "Identity")], None),
+            ("another tag", 206, 60, &[RANGE, ("ETag", "\"b\"")], Some(Unfit::Etag)),
+            ("the whole", 200, 100, WHOLE, Some(Unfit::Status(200))),
+            ("the whole with a range", 200, 60, &[RANGE], Some(Unfit::Status(200))),
+            ("unsatisfied", 416, 0, &[], Some(Unfit::Status(416))),
+            ("no range", 206, 60, &[], Some(Unfit::Range)),
+            ("too early", 206, 61, &[("Content-Range", "bytes 39-99/100")], Some(Unfit::Range)),
+            ("too late", 206, 59, &[("Content-Range", "bytes 41-99/100")], Some(Unfit::Range)),
+            ("too short", 206, 59, &[("Content-Range", "bytes 40-98/100")], Some(Unfit::Range)),
+            ("too long", 206, 61, &[("Content-Range", "bytes 40-100/101")], Some(Unfit::Range)),
+            ("another total", 206, 60, &[("Content-Range", "bytes 40-99/101")], Some(Unfit::Range)),
+            ("unknown total", 206, 60, &[("Content-Range", "bytes 40-99/*")], Some(Unfit::Range)),
+            ("another length", 206, 61, &[RANGE], Some(Unfit::Length)),
+            ("no length at all", 206, 0, &[RANGE], Some(Unfit::Length)),
+            ("encoded", 206, 60, &[RANGE, ("Content-Encoding", "gzip")], Some(Unfit::Encoded)),
+            ("range twice", 206, 60, &[RANGE, RANGE], Some(Unfit::Ambiguous)),
             (
                 "identity and gzip",
                 206,
                 60,
-                &[range, ("Content-Encoding", "identity"), ("Content-Encoding", "gzip")],
-                Err(Unfit::Ambiguous),
+                &[RANGE, ("Content-Encoding", "identity"), ("Content-Encoding", "gzip")],
+                Some(Unfit::Ambiguous),
             ),
         ];
 
         for (name, status, length, lines, want) in rows {
-            assert_eq!(whole().accept(40, &answer(status, length, lines)), want, "{name}");
+            assert_eq!(whole().accept(40, &answer(status, length, lines)).err(), want, "{name}");
         }
-        let lines = [range];
+        let lines = [RANGE];
         let chunked = Answer { length: None, ..answer(206, 0, &lines) };
         assert_eq!(whole().accept(40, &chunked), Ok(()));
     }
