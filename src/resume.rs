@@ -388,7 +388,7 @@ struct Next {
 fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -> Option<Next> {
     let primary = ctx.primary.get()?;
     let uri = &primary.url.uri;
-    let targets = if fallback::may(r) { conf.targets(uri) } else { &[] };
+    let targets = if fallback::request(r).may_fall_back() { conf.targets(uri) } else { &[] };
     let ended = match &download.attempt {
         Attempt { is_unauthorized: true, .. } => Ended::Unauthorized,
         attempt if attempt.start < download.received => Ended::Broken,
