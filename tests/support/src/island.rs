@@ -1,6 +1,7 @@
 //! Real clients, cut off from Docker Hub.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -85,15 +86,8 @@ impl Island {
     #[must_use]
     pub fn run(&self, command: &[&str]) -> Ended {
         let (out, err) = (self.unused("out"), self.unused("err"));
-        let create = |path: &Path| std::fs::File::create(path).expect("a file for output");
-        let mut child = self
-            .command(&script("without-hub"))
-            .arg(self.directory.path())
-            .args(command)
-            .stdout(create(&out))
-            .stderr(create(&err))
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+        let create = |path: &Path| File::create(path).expect("a file for output");
+        let mut child = self.spawn(command, create(&out), create(&err));
         let ended = until(LIMIT, || child.try_wait().is_ok_and(|status| status.is_some()));
         if !ended {
             let _ = child.kill();
@@ -107,6 +101,17 @@ impl Island {
         Ended { success: status.success(), text }
     }
 
+    /// Starts a program. The child is the program itself: its signals reach it.
+    pub(crate) fn spawn(&self, command: &[&str], out: File, err: File) -> Child {
+        self.command(&script("without-hub"))
+            .arg(self.directory.path())
+            .args(command)
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"))
+    }
+
     /// Starts a dockerd with these arguments. Its socket is the clients' `DOCKER_HOST`, that of its
     /// containerd is `dockerd/containerd.sock`.
     ///
@@ -116,7 +121,7 @@ impl Island {
     #[must_use]
     pub fn dockerd(&self, arguments: &[&str]) -> Dockerd {
         let directory = self.directory.path().join("dockerd");
-        let log = std::fs::File::create(self.unused("dockerd")).expect("a log");
+        let log = File::create(self.unused("dockerd")).expect("a log");
         let child = self
             .command(&script("private-dockerd"))
             .arg(&directory)

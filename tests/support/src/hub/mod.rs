@@ -345,10 +345,7 @@ impl Hub {
 
     /// Adds a host with listeners at ports 443 and 80, known to DNS.
     pub fn add_host_as(&self, name: &str, kind: Kind) -> Ipv4Addr {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let number = u8::try_from(number).expect("at most 254 hosts");
-        let [a, b, c] = self.network;
-        let address = Ipv4Addr::new(a, b, c, number);
+        let address = self.free_address(name);
         let host = Arc::new(Host {
             name: name.to_owned(),
             kind,
@@ -361,9 +358,18 @@ impl Hub {
             connections: Mutex::new(Vec::new()),
         });
         self.hosts.lock().unwrap().insert(name.to_owned(), host);
-        self.resolve(name, Dns::Addresses(vec![address.into()]));
         self.listen_at(name, (address, 443).into(), true);
         self.listen_at(name, (address, 80).into(), false);
+        address
+    }
+
+    /// An address of the hub's network that nobody has, known to DNS by this name.
+    pub fn free_address(&self, name: &str) -> Ipv4Addr {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = u8::try_from(number).expect("at most 254 hosts");
+        let [a, b, c] = self.network;
+        let address = Ipv4Addr::new(a, b, c, number);
+        self.resolve(name, Dns::Addresses(vec![address.into()]));
         address
     }
 
