@@ -64,4 +64,4 @@ valgrind: ## Run the module's tests with nginx under valgrind
 
 clean: ## Remove what was built
 	$(CARGO) clean
-	rm -rf objs build
+	rm -rf objs build worker/node_modules

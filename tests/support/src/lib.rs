@@ -21,6 +21,7 @@ mod nginx;
 mod noise;
 mod tls;
 mod wait;
+mod workerd;
 
 pub use client::{Answer, Connection, Framing, Request, get, head, request};
 pub use docker_registry::DockerRegistry;
@@ -34,3 +35,4 @@ pub use nginx::{Nginx, NginxBuilder, nginx_conf, nginx_t};
 pub use noise::noise;
 pub use tls::{Authority, client as tls_client};
 pub use wait::{until, wait_for};
+pub use workerd::Workerd;
