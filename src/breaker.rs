@@ -174,21 +174,28 @@ fn class_index(class: Class) -> usize {
     1 + Class::ALL.iter().position(|known| *known == class).unwrap_or(0)
 }
 
+/// Why a backend had better not be asked.
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    /// How many manifests it has left for the owner, if that is known.
+    pub(crate) remaining: Option<u32>,
+}
+
 /// Whether `subject` had better not be asked, and why. Else it is noted that it is.
-pub(crate) fn refuses(r: Request<'_>, conf: &LocConf, subject: &mut Subject) -> Option<Reason> {
+pub(crate) fn refuses(r: Request<'_>, conf: &LocConf, subject: &mut Subject) -> Option<Refusal> {
     let zone = r.main_conf::<Docker>().zone()?;
     conf.breaker()?;
     let reserve = conf.reserve.unwrap_or(0);
-    let way = zone.lock(|zone| {
+    let (way, quota) = zone.lock(|zone| {
         let mut known = Known::read(zone, subject);
         let before = known.records;
         let way = decide(&mut known.records, subject.class, reserve, subject.asked);
         subject.is_clean = known.records.is_clean();
         known.write(zone, subject, &before);
-        way
+        (way, before.quota)
     });
     match way {
-        Way::PassBy(reason) => Some(reason),
+        Way::PassBy(reason) => Some(Refusal { reason, remaining: quota.remaining(subject.asked) }),
         Way::Ask | Way::Probe => None,
     }
 }
@@ -212,12 +219,7 @@ pub(crate) fn answered<'b>(
     body: impl FnOnce() -> Cow<'b, [u8]>,
     host: impl Fn() -> String,
 ) {
-    let value = |name: &[u8]| {
-        let mut lines = u.lines().filter(|line| line.name().eq_ignore_ascii_case(name));
-        lines.next().map(|line| line.value())
-    };
-    let figure = |name| RateLimit::parse(value(name)?);
-    let remaining = if subject.is_of_manifest() { figure(b"ratelimit-remaining") } else { None };
+    let remaining = if subject.is_of_manifest() { remaining(u) } else { None };
     if subject.is_clean && remaining.is_none() && !is_failure(outcome) {
         return;
     }
@@ -234,8 +236,8 @@ pub(crate) fn answered<'b>(
                     settings.retry_after,
                     settings.max_retry_after,
                 );
-                match Limit::of(subject.class, value(b"Content-Type").unwrap_or_default(), &body())
-                {
+                let content_type = value(u, b"Content-Type").unwrap_or_default();
+                match Limit::of(subject.class, content_type, &body()) {
                     Limit::Pull => records.owner.limited(now, delay),
                     Limit::Abuse => records.backend.limited(now, delay),
                     Limit::Login => {}
@@ -249,12 +251,22 @@ pub(crate) fn answered<'b>(
         }
         // What is said without looking at the token is not said of its owner.
         if let (Some(remaining), true) = (remaining, u.status() != 401) {
-            records.quota.learn(now, figure(b"ratelimit-limit"), remaining);
+            let limit = value(u, b"ratelimit-limit").and_then(RateLimit::parse);
+            records.quota.learn(now, limit, remaining);
             if subject.class == Class::ManifestGet && u.status() < 400 {
                 records.owner.succeeded(asked);
             }
         }
     });
+}
+
+/// What an answer says is left of a quota.
+pub(crate) fn remaining(u: Upstream<'_>) -> Option<RateLimit> {
+    RateLimit::parse(value(u, b"ratelimit-remaining")?)
+}
+
+fn value<'r>(u: Upstream<'r>, name: &[u8]) -> Option<&'r [u8]> {
+    u.lines().find(|line| line.name().eq_ignore_ascii_case(name)).map(|line| line.value())
 }
 
 /// Upstream has not answered `subject`.

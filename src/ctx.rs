@@ -1,5 +1,6 @@
 //! What is known of one request.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use once_cell::unsync::OnceCell;
@@ -37,6 +38,11 @@ pub(crate) struct RequestCtx {
     pub(crate) original: Option<Answer>,
     /// The status for a primary that gave no answer, unless it is 502.
     pub(crate) status_without_answer: Option<u16>,
+    /// Why another than the primary is asked: the word of `$docker_fallback_reason`.
+    pub(crate) fallback_reason: Option<Cow<'static, str>>,
+    /// How many manifests the primary has left, as far as it or the zone said before the request
+    /// left it.
+    pub(crate) remaining: Option<u32>,
     /// What became of each attempt, for the log.
     pub(crate) outcomes: Vec<String>,
     /// The answer that the client gets is the primary's after all.

@@ -24,7 +24,7 @@ use rules::redirect::Policy;
 use rules::request::{Carry, Head};
 use rules::{body, request, resolv};
 
-use crate::breaker::Subject;
+use crate::breaker::{Refusal, Subject};
 use crate::conf::{self, LocConf, MainConf};
 use crate::ctx::{Answer, Destination, Errand, Primary, Reach, Relation, RequestCtx, Stage};
 use crate::module::Docker;
@@ -278,7 +278,8 @@ fn pass_by(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, u: Upstream<'_>
     ctx.begin(u);
     let refused = breaker::refuses(r, conf, &mut subject);
     ctx.subject = Some(subject);
-    let reason = refused?;
+    let Refusal { reason, remaining } = refused?;
+    ctx.remaining = remaining;
 
     let targets = conf.targets(uri);
     let may_leave = conf.conditions().matches(reason_as_outcome(reason))
@@ -289,6 +290,7 @@ fn pass_by(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, u: Upstream<'_>
     }
     ctx.queue.pass_by(0);
     let next = admitted(r, conf, ctx, targets, uri).filter(|next| !ctx.queue.passed_by(*next))?;
+    ctx.fallback_reason = Some(Cow::Borrowed(reason.as_str()));
     let told = format!("{}: not asked ({reason})", asked(ctx));
     Some(go_on(r, conf, ctx, uri, Step::Next(next), reason_as_outcome(reason), Some(told)))
 }
@@ -395,7 +397,9 @@ fn answered(
     let from_primary = ctx.borrow().target == 0;
     if from_primary && failure.is_none() {
         let original = original(r, u, &ctx.borrow());
-        ctx.borrow_mut().original = Some(original);
+        let mut ctx = ctx.borrow_mut();
+        ctx.original = Some(original);
+        ctx.remaining = breaker::remaining(u).map(|remaining| remaining.requests);
     }
     let next = go_on(r, conf, &mut ctx.borrow_mut(), &uri, step, outcome, failure);
     Ok(leave(r, ctx, u, next.location(ways)))
@@ -540,6 +544,7 @@ fn go_on(
                     Level::Info,
                     format_args!("{told}, falling back to \"{}\"", fallback::name(target)),
                 );
+                ctx.fallback_reason.get_or_insert_with(|| outcome.as_reason());
                 ctx.target = number;
                 ctx.destination = Some(fallback::destination(target, uri));
                 ctx.stage = Stage::Entering;
@@ -862,6 +867,7 @@ fn gave_up(
             .map(|(_, value)| value.clone())
             .unwrap_or_default();
         ctx.original = Some(answer_of(u, lines, &content_type, r, true));
+        ctx.remaining = breaker::remaining(u).map(|remaining| remaining.requests);
     }
     Ok(go_on(r, conf, &mut ctx, &uri, step, outcome, failure))
 }

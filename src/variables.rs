@@ -1,16 +1,23 @@
 //! The variables `$docker_*`.
 
+use rules::kind;
+
 use crate::conf::LocConf;
-use crate::fallback;
 use crate::module::Docker;
 use crate::nginx::request::Request;
 use crate::nginx::variable::Getter;
-use crate::{origin, resume};
+use crate::{breaker, fallback, origin, resume};
 
-pub(crate) static TABLE: [(&str, Getter); 8] = [
+pub(crate) static TABLE: [(&str, Getter); 14] = [
+    ("docker_digest", |r| part(r, |request| request.digest)),
     ("docker_fallback", fallback_name),
+    ("docker_fallback_reason", fallback_reason),
+    ("docker_kind", |r| part(r, |request| request.kind.as_str().as_bytes())),
     ("docker_origin_host", origin_host),
+    ("docker_ratelimit_remaining", remaining),
     ("docker_redirects", redirects),
+    ("docker_reference", |r| part(r, |request| request.reference)),
+    ("docker_repository", |r| part(r, |request| request.repository)),
     ("docker_resumes", resume::count),
     // For follow.conf only.
     ("docker_target", origin::target_url),
@@ -18,6 +25,26 @@ pub(crate) static TABLE: [(&str, Getter); 8] = [
     ("docker_target_method", origin::target_method),
     ("docker_target_name", origin::target_name),
 ];
+
+/// A part of what the client asks for, which is known before anybody is asked.
+fn part<'r>(r: Request<'r>, of: impl FnOnce(kind::Request<'r>) -> &'r [u8]) -> Option<Vec<u8>> {
+    Some(of(kind::Request::of(r.method(), r.client_uri())).to_vec())
+}
+
+/// Why another than the first upstream was asked; empty if none was.
+fn fallback_reason(r: Request<'_>) -> Option<Vec<u8>> {
+    let ctx = r.ctx::<Docker>().map(|ctx| ctx.borrow());
+    let reason = ctx.as_ref().and_then(|ctx| ctx.fallback_reason.as_deref());
+    Some(reason.unwrap_or_default().as_bytes().to_vec())
+}
+
+/// How many manifests may still be asked for; empty if nobody said so.
+fn remaining(r: Request<'_>) -> Option<Vec<u8>> {
+    let known = r.ctx::<Docker>().and_then(|ctx| ctx.borrow().remaining);
+    let said = || r.upstream().and_then(breaker::remaining).map(|remaining| remaining.requests);
+    let remaining = known.or_else(said).map(|remaining| remaining.to_string());
+    Some(remaining.unwrap_or_default().into_bytes())
+}
 
 /// Who answered in the end: the host that was asked, as the request named it.
 fn origin_host(r: Request<'_>) -> Option<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! Which target is asked next when an answer is not good enough.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::kind::Class;
@@ -19,6 +20,19 @@ pub enum Outcome {
     /// With a web page in place of a manifest or a blob: somebody stands in between, whatever
     /// the status.
     Page,
+}
+
+impl Outcome {
+    /// As `$docker_fallback_reason` and the status page have it: the word of `docker_fallback_on`
+    /// where there is one.
+    pub fn as_reason(self) -> Cow<'static, str> {
+        match self {
+            Self::Status(status) => Cow::Owned(format!("http_{status}")),
+            Self::Error => Cow::Borrowed("error"),
+            Self::Timeout => Cow::Borrowed("timeout"),
+            Self::Page => Cow::Borrowed("page"),
+        }
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -465,5 +479,7 @@ mod tests {
         let outcomes = [LIMITED, Outcome::Error, Outcome::Timeout, Outcome::Page];
         let texts = outcomes.map(|outcome| outcome.to_string());
         assert_eq!(texts, ["429", "error", "timed out", "a web page"]);
+        let reasons = outcomes.map(Outcome::as_reason);
+        assert_eq!(reasons, ["http_429", "error", "timeout", "page"]);
     }
 }

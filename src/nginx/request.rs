@@ -84,6 +84,12 @@ impl<'r> Request<'r> {
         unsafe { bytes((*self.as_ptr()).method_name) }
     }
 
+    /// The URI as the client wrote it.
+    pub(crate) fn client_uri(self) -> &'r [u8] {
+        // SAFETY: a string of the request, which internal redirects and rewrites leave alone.
+        unsafe { bytes((*self.as_ptr()).unparsed_uri) }
+    }
+
     pub(crate) fn is_head(self) -> bool {
         // SAFETY: plain field of a live request.
         unsafe { (*self.as_ptr()).method & NGX_HTTP_HEAD as ngx_uint_t != 0 }

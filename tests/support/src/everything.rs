@@ -33,6 +33,8 @@ pub fn everything(hub: &Hub, fallbacks: &str) -> NginxBuilder {
         .http(
             "log_format everything '$remote_addr \"$request\" $status $body_bytes_sent '
                  '$docker_origin_host $docker_redirects $docker_fallback '
+                 '$docker_kind $docker_repository $docker_reference $docker_digest '
+                 '$docker_fallback_reason $docker_ratelimit_remaining '
                  '$upstream_addr $upstream_status';
              client_max_body_size 0;
              proxy_buffering off;
