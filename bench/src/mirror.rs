@@ -21,6 +21,8 @@ pub(crate) enum Way {
     Groups,
     Script,
     Module,
+    /// The module with a memory of who is limited.
+    Zone,
     Direct,
 }
 
@@ -34,6 +36,7 @@ impl Way {
             Self::Groups => "configuration",
             Self::Script => "njs",
             Self::Module => "module",
+            Self::Zone => "module with a zone",
             Self::Direct => "CDN alone",
         }
     }
@@ -163,6 +166,14 @@ impl Setting<'_> {
                 ),
                 common: self.common(),
             },
+            Way::Zone => {
+                let Text { http, server, common } = self.text(Way::Module);
+                Text {
+                    http: format!("docker_zone docker:1m;\n{http}"),
+                    server: format!("docker_fallback http://fallback.invalid;\n{server}"),
+                    common,
+                }
+            }
             Way::Direct => Text {
                 http: format!("{}{}", registry(KEEPALIVE), cdn()),
                 server: format!(
@@ -205,7 +216,7 @@ pub(crate) struct Modules {
 impl Modules {
     pub(crate) fn of(&self, way: Way) -> Option<&Path> {
         match way {
-            Way::Module => Some(&self.own),
+            Way::Module | Way::Zone => Some(&self.own),
             Way::Script => self.script.as_deref(),
             Way::Recipe | Way::Groups | Way::Direct => None,
         }
@@ -256,7 +267,7 @@ impl Mirror {
     pub(crate) fn blob(&self, size: u64) -> Target {
         let path = match self.way {
             Way::Direct => hub::signed(size),
-            Way::Recipe | Way::Groups | Way::Script | Way::Module => hub::blob(size),
+            Way::Recipe | Way::Groups | Way::Script | Way::Module | Way::Zone => hub::blob(size),
         };
         Target {
             address: ([127, 0, 0, 1], self.nginx.port()).into(),

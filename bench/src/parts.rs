@@ -279,17 +279,26 @@ async fn instructions(modules: &Modules, report: &mut Report) {
     };
     let mut rows = Vec::new();
     let manifest = hub::manifest();
-    for (what, path, length, most) in [
+    let size = hub::manifest_size();
+    for (what, [with, without], path, length, most) in [
         (
             "a request that no directive touches, against nginx without the module",
+            [Way::Module, Way::Direct],
             "/other/x",
             5,
             1.0,
         ),
-        ("a manifest, against bare proxy_pass", &*manifest, hub::manifest_size(), 3.0),
+        ("a manifest, against bare proxy_pass", [Way::Module, Way::Direct], &*manifest, size, 3.0),
+        (
+            "a manifest with docker_zone and docker_fallback, against the module without",
+            [Way::Zone, Way::Module],
+            &*manifest,
+            size,
+            3.0,
+        ),
     ] {
-        let without = count(Way::Direct, path.to_owned(), length).await;
-        let with = count(Way::Module, path.to_owned(), length).await;
+        let without = count(without, path.to_owned(), length).await;
+        let with = count(with, path.to_owned(), length).await;
         let more = (with / without - 1.0) * 100.0;
         rows.push(vec![
             what.to_owned(),
