@@ -5,12 +5,15 @@
 
 use core::ffi::CStr;
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
 
 use rules::breaker::{Breaker, Quota, Reason, Records, Settings, Way, decide};
 use rules::digest::Key;
 use rules::fallback::{Outcome, Target, is_page};
 use rules::kind::{self, Class};
 use rules::limit::Limit;
+use rules::location::Scheme;
 use rules::owner::Owner;
 use rules::rate_limit::RateLimit;
 use rules::{directive, retry_after};
@@ -61,7 +64,8 @@ impl Directive for FallbackReserve {
 pub(crate) struct Subject {
     backend: Key,
     class: Class,
-    owner: Owner,
+    /// Who is counted there.
+    owner: Key,
     /// When, as in [`now`].
     asked: u64,
     /// Nothing is known against it, so that an answer has nothing to put right.
@@ -71,40 +75,68 @@ pub(crate) struct Subject {
 impl Subject {
     fn new(r: Request<'_>, backend: Key, class: Class) -> Self {
         let owner = match class {
-            Class::ManifestGet | Class::ManifestHead => Owner::of(r.request_line("Authorization")),
+            Class::ManifestGet | Class::ManifestHead => owner(r.request_line("Authorization")),
             Class::Blob | Class::Token | Class::Other => Owner::Anonymous,
+        };
+        let owner = match owner {
+            Owner::Anonymous => backend.with(Key([1; 2])),
+            Owner::Account(account) => backend.with(account),
         };
         Self { backend, class, owner, asked: now(), is_clean: false }
     }
 
     /// The request for `uri` at the upstream that the configuration names.
     pub(crate) fn of_primary(r: Request<'_>, u: Upstream<'_>, uri: &str) -> Self {
-        let backend = Key::of(&[b"backend", u.schema(), &u.authority(), b""]);
-        Self::new(r, backend, class(r, uri))
+        let (host, port) = u.host_and_port();
+        Self::new(r, backend(u.schema(), host, port, b""), class(r, uri))
     }
 
     /// The request for `uri` (as the primary would get it) at a fallback target.
     pub(crate) fn of_target(r: Request<'_>, target: &Target, uri: &str) -> Self {
         let base = &target.base;
-        let schema = format!("{}://", base.scheme.as_str());
-        let authority = format!("{}:{}", base.host, base.port);
-        let parts = [schema.as_bytes(), authority.as_bytes(), base.uri.as_bytes()];
-        let [schema, authority, prefix] = parts;
-        Self::new(r, Key::of(&[b"backend", schema, authority, prefix]), class(r, uri))
-    }
-
-    fn owner_key(&self) -> Key {
-        let Key([a, b]) = self.backend;
-        let [c, d] = match self.owner {
-            Owner::Anonymous => [0, 0],
-            Owner::Account(Key(owner)) => owner,
+        let schema: &[u8] = match base.scheme {
+            Scheme::Http => b"http://",
+            Scheme::Https => b"https://",
         };
-        Key::of(&[b"owner", [a, b, c, d].map(u64::to_le_bytes).as_flattened()])
+        let backend = backend(schema, base.host.as_bytes(), base.port, base.uri.as_bytes());
+        Self::new(r, backend, class(r, uri))
     }
 
     fn is_of_manifest(&self) -> bool {
         matches!(self.class, Class::ManifestGet | Class::ManifestHead)
     }
+}
+
+fn backend(schema: &[u8], host: &[u8], port: u16, prefix: &[u8]) -> Key {
+    Key::of_configured(&[schema, host, &port.to_le_bytes(), prefix])
+}
+
+/// How many tokens a worker knows the owners of.
+const OWNERS: usize = 64;
+
+thread_local! {
+    /// Owners by a keyed hash of the end of the token and its length: to look into a token costs
+    /// as much as all the rest. Where tokens are signed, that end cannot be had without the token.
+    static KNOWN_OWNERS: RefCell<[Option<(u64, Owner)>; OWNERS]> =
+        const { RefCell::new([None; OWNERS]) };
+    static HASHES: RandomState = RandomState::new();
+}
+
+/// Whose quota a request with this `Authorization` uses.
+fn owner(authorization: Option<&[u8]>) -> Owner {
+    const END: usize = 64;
+    let Some(value) = authorization else { return Owner::Anonymous };
+    let end = value.get(value.len().saturating_sub(END)..).unwrap_or(value);
+    let hash = HASHES.with(|hashes| hashes.hash_one((end, value.len())));
+    KNOWN_OWNERS.with_borrow_mut(|known| {
+        let Some(slot) = known.get_mut(hash as usize % OWNERS) else {
+            return Owner::of(authorization);
+        };
+        match slot {
+            Some((of, owner)) if *of == hash => *owner,
+            _ => slot.insert((hash, Owner::of(authorization))).1,
+        }
+    })
 }
 
 fn class(r: Request<'_>, uri: &str) -> Class {
@@ -135,12 +167,18 @@ impl Known {
             ..Records::default()
         };
         if subject.is_of_manifest()
-            && let Some([a, b, c, d, e, f, g, h]) = zone.record(subject.owner_key().0)
+            && let Some([a, b, c, d, e, f, g, h]) = zone.record(subject.owner.0)
         {
             records.owner = Breaker::from([a, b, c, d]);
             records.quota = Quota::from([e, f, g, h]);
         }
         Self { words, records }
+    }
+
+    /// All breakers are closed.
+    fn forget(&mut self) {
+        self.words = Default::default();
+        self.records = Records { quota: self.records.quota, ..Records::default() };
     }
 
     /// Writes back what `before` was not.
@@ -159,7 +197,7 @@ impl Known {
         }
         if (owner, quota) != (before.owner, before.quota) {
             let ([a, b, c, d], [e, f, g, h]) = (owner.words(), quota.words());
-            zone.set_record(subject.owner_key().0, [a, b, c, d, e, f, g, h]);
+            zone.set_record(subject.owner.0, [a, b, c, d, e, f, g, h]);
         }
     }
 }
@@ -179,6 +217,16 @@ pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     /// How many manifests it has left for the owner, if that is known.
     pub(crate) remaining: Option<u32>,
+}
+
+/// How long a failure matters, in milliseconds, beyond the longest time that a breaker is open.
+const MEMORY: u64 = 60 * 60 * 1000;
+
+/// Whether anything is known that could speak against a backend. In quiet times all of this costs
+/// a request one look.
+pub(crate) fn is_alert(r: Request<'_>, conf: &LocConf) -> bool {
+    let zone = r.main_conf::<Docker>().zone();
+    zone.is_some_and(|zone| conf.reserve.is_some() || zone.is_watched(now()))
 }
 
 /// Whether `subject` had better not be asked, and why. Else it is noted that it is.
@@ -295,8 +343,13 @@ fn report(
     let (Some(zone), Some(settings)) = (r.main_conf::<Docker>().zone(), conf.breaker()) else {
         return;
     };
+    let is_watched = zone.is_watched(now());
     let (before, after) = zone.lock(|zone| {
         let mut known = Known::read(zone, subject);
+        if !is_watched {
+            // What was known is long ago, and nobody has told of successes since.
+            known.forget();
+        }
         let before = known.records;
         change(&mut known.records, &settings);
         let after = known.records;
@@ -305,6 +358,9 @@ fn report(
     });
 
     let now = now();
+    if !after.is_clean() {
+        zone.watch(now.saturating_add(settings.max_retry_after).saturating_add(MEMORY));
+    }
     let open = |records: &Records| {
         let Records { backend, class, owner, .. } = records;
         [backend, class, owner].map(|breaker| breaker.open_for(now))

@@ -36,7 +36,7 @@ use crate::nginx::peer::{Failure, Plan};
 use crate::nginx::request::Request;
 use crate::nginx::resolver::{self, StartError};
 use crate::nginx::upstream::Upstream;
-use crate::nginx::{AGAIN, DECLINED, ERROR, NoMemory};
+use crate::nginx::{ERROR, NoMemory};
 use crate::redirect::Outcome as Followed;
 use crate::{breaker, fallback, realm, redirect, resume};
 
@@ -259,6 +259,13 @@ pub(crate) fn before_asking(r: Request<'_>) -> Verdict {
     let proxy = r.main_conf::<Docker>().proxy;
     let is_of_location = |u: &Upstream<'_>| proxy.is_some_and(|proxy| u.is_of(ways.own, proxy));
     let Some(u) = r.upstream().filter(is_of_location) else { return Verdict::Pass };
+    let is_returning = || {
+        let ctx = r.ctx::<Docker>();
+        ctx.is_some_and(|ctx| matches!(ctx.borrow().stage, Stage::Returning))
+    };
+    if !breaker::is_alert(r, conf) && !is_returning() {
+        return Verdict::Pass;
+    }
     // Without memory nginx has logged it, and the request ends soon.
     let Ok(ctx) = r.ctx_or_default::<Docker>() else { return Verdict::Pass };
     let next = pass_by(r, conf, &mut ctx.borrow_mut(), u);
@@ -314,6 +321,9 @@ fn admitted(
     loop {
         let next = ctx.queue.next(targets.len())?;
         let Some(target) = targets.get(next.wrapping_sub(1)) else { return Some(next) };
+        if r.main_conf::<Docker>().zone().is_none() {
+            return Some(next);
+        }
         let mut subject = Subject::of_target(r, target, uri);
         if ctx.queue.passed_by(next) || breaker::refuses(r, conf, &mut subject).is_none() {
             ctx.subject = Some(subject);
@@ -336,7 +346,7 @@ fn answered(
     }
     let ctx = r.ctx_or_default::<Docker>()?;
     if !conf.is_follow {
-        ctx.borrow_mut().begin(u);
+        begin(r, &mut ctx.borrow_mut(), u);
     }
     if ctx.borrow().primary.get_or_try_init(|| primary(r, u)).is_err() {
         return Ok(Verdict::Pass);
@@ -386,7 +396,7 @@ fn answered(
         Some(_) => Outcome::Error,
         None => breaker::outcome(r, &uri, u),
     };
-    report(r, conf, &mut ctx.borrow_mut(), &uri, outcome, u);
+    report(r, conf, &ctx.borrow(), &uri, outcome, u);
     // One to go there, one to go on from there.
     let step = step(r, conf, &mut ctx.borrow_mut(), &uri, outcome, 2);
     if step == Step::Answer && failure.is_none() {
@@ -405,21 +415,26 @@ fn answered(
     Ok(leave(r, ctx, u, next.location(ways)))
 }
 
+/// The primary's upstream `u` has ended.
+fn begin(r: Request<'_>, ctx: &mut RequestCtx, u: Upstream<'_>) {
+    ctx.begin(u);
+    // In quiet times it was asked without a look at its breaker.
+    if let (None, Some(_)) = (ctx.subject, r.main_conf::<Docker>().zone()) {
+        ctx.subject = core::str::from_utf8(u.uri()).ok().map(|uri| Subject::of_primary(r, u, uri));
+    }
+}
+
 /// Tells the breaker how the current target ended: with `outcome`, and an answer of `u` if that is
 /// a status.
 fn report(
     r: Request<'_>,
     conf: &LocConf,
-    ctx: &mut RequestCtx,
+    ctx: &RequestCtx,
     uri: &str,
     outcome: Outcome,
     u: Upstream<'_>,
 ) {
-    if r.main_conf::<Docker>().zone().is_none() {
-        return;
-    }
-    // A host that a variable holds was asked without a look at its breaker.
-    let subject = ctx.subject.unwrap_or_else(|| Subject::of_primary(r, u, uri));
+    let Some(subject) = ctx.subject else { return };
     let host = || backend(conf, ctx, uri);
     match outcome {
         Outcome::Status(_) | Outcome::Page => {
@@ -429,15 +444,20 @@ fn report(
     }
 }
 
-/// The answer of the primary that goes to the client leads nowhere else: for most that is all.
+/// The primary's answer goes to the client as it is.
 fn report_served(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
-    let Some(ctx) = r.ctx::<Docker>() else { return };
-    let ctx = ctx.borrow();
-    if let Some(subject) = ctx.subject.filter(|_| ctx.upstream == Some(u.id())) {
-        let host = || String::from_utf8_lossy(&u.authority()).into_owned();
-        let outcome = Outcome::Status(u.status());
-        breaker::answered(r, conf, &subject, outcome, u, || body_so_far(u), host);
-    }
+    let known = r.ctx::<Docker>().map(RefCell::borrow);
+    let known = known.filter(|ctx| ctx.upstream == Some(u.id())).and_then(|ctx| ctx.subject);
+    let Some(subject) = known.or_else(|| {
+        let uri = core::str::from_utf8(u.uri()).ok()?;
+        r.main_conf::<Docker>().zone()?;
+        breaker::remaining(u).map(|_| Subject::of_primary(r, u, uri))
+    }) else {
+        return;
+    };
+    let host = || String::from_utf8_lossy(&u.authority()).into_owned();
+    let outcome = Outcome::Status(u.status());
+    breaker::answered(r, conf, &subject, outcome, u, || body_so_far(u), host);
 }
 
 /// The backend that is being asked, or has led to who is; as the log names it.
@@ -647,8 +667,7 @@ pub(crate) fn primary(r: Request<'_>, u: Upstream<'_>) -> Result<Primary, Locati
         None => (None, owned(r.request_lines())),
     };
     let host = host.unwrap_or_else(|| u.authority());
-    let url = Url::parse(&[u.schema(), &host, u.uri()].concat())?;
-    Ok(Primary { backend: [u.schema(), &u.authority()].concat(), url, lines, is_exact })
+    Ok(Primary { url: Url::parse(&[u.schema(), &host, u.uri()].concat())?, lines, is_exact })
 }
 
 fn owned<'a>(lines: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -690,7 +709,7 @@ fn answer_of(
 }
 
 /// Lines that nginx writes itself, or that hold for one connection only.
-pub(crate) fn is_set_anew(name: &[u8]) -> bool {
+fn is_set_anew(name: &[u8]) -> bool {
     const NAMES: [&str; 10] = [
         "connection",
         "content-length",
@@ -725,21 +744,10 @@ fn describes_body(name: &[u8]) -> bool {
 pub(crate) enum Phase {
     /// It goes on.
     Declined,
-    /// It waits for the resolver, a subrequest or a timer.
+    /// It waits for the resolver.
     Wait,
     /// It ends with this status.
     Status(u16),
-}
-
-impl Phase {
-    /// What the phase's handler returns to nginx.
-    pub(crate) fn code(self) -> ngx_int_t {
-        match self {
-            Self::Declined => DECLINED,
-            Self::Wait => AGAIN,
-            Self::Status(status) => ngx_int_t::from(status.cast_signed()),
-        }
-    }
 }
 
 /// Runs in every location; acts in follow locations.
@@ -848,7 +856,7 @@ fn gave_up(
 
     let mut ctx = ctx.borrow_mut();
     if !has_left {
-        ctx.begin(u);
+        begin(r, &mut ctx, u);
     }
     ctx.spent = Some(u.id());
     if ctx.primary.get_or_try_init(|| primary(r, u)).is_err() {
@@ -862,7 +870,7 @@ fn gave_up(
         (false, _) => (Outcome::Error, u.failure()),
     };
     let failure = failure.map(|failure| format!("{}: {}", asked(&ctx), failure.as_str()));
-    report(r, conf, &mut ctx, &uri, outcome, u);
+    report(r, conf, &ctx, &uri, outcome, u);
     let step = step(r, conf, &mut ctx, &uri, outcome, 1);
     // Upstream's own answer is intercepted where the user has a page for it, or for our sake alone.
     let is_passed = u.status() == status && !ways.twin.has_error_page(status);

@@ -252,6 +252,33 @@ fn docker_keepalive_says_what_it_takes() {
 }
 
 #[test]
+fn docker_breaker_says_what_it_takes() {
+    let allowed = "\"on\", \"off\", \"failures=number\", \"backoff=time\", \"max_backoff=time\", \
+                   \"retry_after=time\" or \"max_retry_after=time\"";
+    let time = "a time such as \"500ms\", \"60s\" or \"1h30m\", up to 24 days";
+    assert_invalid(
+        "docker_breaker",
+        &[
+            ("another word", "yes", "yes", allowed),
+            ("unknown parameter", "on max=1", "max=1", allowed),
+            ("off beside another", "off failures=1", "off", ONLY),
+            ("no failures", "failures=0", "failures=0", "a number from 1 to 1000"),
+            ("time", "on backoff=1x", "backoff=1x", time),
+            ("longest shorter", "backoff=2m", "backoff=2m", "no more than \"max_backoff\""),
+            ("twice", "on failures=1 failures=1", "failures=1", ONCE),
+        ],
+    );
+    assert_invalid(
+        "docker_fallback_reserve",
+        &[
+            ("no number", "many", "many", "a number from 0 to 1000000000"),
+            ("negative", "-1", "-1", "a number from 0 to 1000000000"),
+            ("two", "1 2", "2", ONLY),
+        ],
+    );
+}
+
+#[test]
 fn docker_zone_says_what_it_takes() {
     let form = "a name and a size such as \"docker:4m\", of 32768 bytes or more";
     assert_invalid(
@@ -270,30 +297,6 @@ fn docker_zone_says_what_it_takes() {
     );
     let (good, says) = nginx_t("limit_req_zone $uri zone=a:1m rate=1r/s; docker_zone a:1m;");
     assert!(!good && says.contains("already declared"), "another module's: {says}");
-}
-
-#[test]
-fn docker_manifest_cache_says_what_it_takes() {
-    let allowed = "\"zone=name\", \"max=size\", \"stale=time\" or \"off\"";
-    assert_invalid(
-        "docker_manifest_cache",
-        &[
-            ("another word", "on", "on", allowed),
-            ("no zone", "max=1m", "max=1m", "given together with \"zone=name\""),
-            ("off beside a zone", "zone=a off", "off", ONLY),
-            ("too large", "zone=a max=17m", "max=17m", "a size from 1 to \"16m\""),
-            ("unknown", "zone=a", "zone=a", "the name of a \"docker_zone\" before it"),
-        ],
-    );
-    let zone = "docker_zone a:1m; docker_manifest_cache zone=a;";
-    let inner = "server { location / { docker_manifest_cache zone=a max=4m stale=1h; } \
-                 location /a { docker_manifest_cache off; } }";
-    assert_good("at each level", &format!("{zone} {inner}"));
-    assert_refused(
-        "twice",
-        &format!("{zone} docker_manifest_cache off;"),
-        "\"docker_manifest_cache\" directive is duplicate in ",
-    );
 }
 
 #[test]
@@ -318,6 +321,8 @@ fn a_second_directive_at_the_same_level_is_refused() {
         ("docker_follow_redirect", "on"),
         ("docker_fallback_on", "error"),
         ("docker_resume", "on"),
+        ("docker_breaker", "on"),
+        ("docker_fallback_reserve", "1"),
         ("docker_keepalive", "8"),
     ] {
         let twice = format!("{directive} {argument}; {directive} {argument};");
@@ -437,7 +442,8 @@ fn directives_stand_in_http_server_and_location() {
         ("docker_fallback", "https://a"),
         ("docker_fallback_on", "error"),
         ("docker_resume", "on"),
-        ("docker_manifest_cache", "off"),
+        ("docker_breaker", "on"),
+        ("docker_fallback_reserve", "1"),
         ("docker_keepalive", "8"),
         ("docker_zone", "a:1m"),
     ];

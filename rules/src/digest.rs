@@ -1,5 +1,7 @@
 //! SHA-256, by which a registry's content is addressed (OCI image-spec, "Digests").
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use sha2::Digest as _;
 
 /// A SHA-256 of bytes that come piece by piece.
@@ -44,16 +46,6 @@ impl Digest {
         }
         Some(Self(digest))
     }
-
-    /// The digest that these bytes are.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The digest's own bytes.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
 }
 
 impl std::fmt::Display for Digest {
@@ -71,14 +63,14 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-/// The name of something in shared memory: half of a SHA-256, so that nobody finds two things of
-/// one name, and that what it was made of cannot be read back from it.
+/// The name of something in shared memory.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Key(pub [u64; 2]);
 
 impl Key {
-    /// The key of what the parts, in this order, name. Where one part ends and the next begins
-    /// makes a difference.
+    /// The key of what the parts, in this order, name: half of a SHA-256, so that nobody finds two
+    /// things of one name, and that what it was made of cannot be read back from it. Where one part
+    /// ends and the next begins makes a difference.
     pub fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::default();
         for part in parts {
@@ -88,6 +80,24 @@ impl Key {
         let Digest(digest) = hash.finish();
         let mut words = digest.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
         Self([0; 2].map(|_| words.next().unwrap_or_default()))
+    }
+
+    /// The same at a tenth of the price, for what the configuration names: strangers have no say
+    /// in that, and it is no secret.
+    pub fn of_configured(parts: &[&[u8]]) -> Self {
+        let mut hash = DefaultHasher::new();
+        parts.hash(&mut hash);
+        let first = hash.finish();
+        hash.write_u8(0);
+        Self([first, hash.finish()])
+    }
+
+    /// The key of two things together, such as an owner at a backend. `other` is a key of another
+    /// kind.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        let (Self([a, b]), Self([c, d])) = (self, other);
+        Self([a ^ c, b ^ d])
     }
 }
 
@@ -128,8 +138,13 @@ mod tests {
 
     #[test]
     fn a_key_tells_parts_apart() {
-        assert_eq!(Key::of(&[b"ab", b"c"]), Key::of(&[b"ab", b"c"]));
-        assert_ne!(Key::of(&[b"ab", b"c"]), Key::of(&[b"a", b"bc"]));
-        assert_ne!(Key::of(&[b"ab"]), Key::of(&[b"ab", b""]));
+        for key in [Key::of, Key::of_configured] {
+            assert_eq!(key(&[b"ab", b"c"]), key(&[b"ab", b"c"]));
+            assert_ne!(key(&[b"ab", b"c"]), key(&[b"a", b"bc"]));
+            assert_ne!(key(&[b"ab"]), key(&[b"ab", b""]));
+        }
+        let (one, other) = (Key::of(&[b"a"]), Key::of_configured(&[b"b"]));
+        assert_ne!(one.with(other), one);
+        assert_ne!(one.with(other), other);
     }
 }

@@ -43,6 +43,8 @@ struct Root {
     /// The lists are being changed. Found set by one who has just got the mutex, whoever did it
     /// was killed.
     is_busy: AtomicU32,
+    /// Until when the records matter: see [`Zone::is_watched`].
+    watched_until: AtomicU64,
     /// A power of two.
     buckets: usize,
     records: List,
@@ -256,6 +258,18 @@ impl Zone {
             (*root).is_busy.store(0, Ordering::SeqCst);
             result
         }
+    }
+
+    /// Whether there are records that matter at `now`. In quiet times nobody needs to look.
+    pub(crate) fn is_watched(self, now: u64) -> bool {
+        // SAFETY: an atomic of a live zone.
+        now < unsafe { (*self.root()).watched_until.load(Ordering::Relaxed) }
+    }
+
+    /// Records matter until then.
+    pub(crate) fn watch(self, until: u64) {
+        // SAFETY: as above.
+        unsafe { (*self.root()).watched_until.fetch_max(until, Ordering::Relaxed) };
     }
 
     /// A copy of the bytes kept under `key`.
