@@ -16,10 +16,13 @@ PORT ?= 5000
 # `make fuzz` runs each target this long.
 SECONDS_EACH ?= 60
 
+# `make hostile` runs this long.
+MINUTES ?= 20
+
 module = objs/ngx_http_docker_module.so
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build install test matrix lint demo run bench fuzz valgrind clean
+.PHONY: help setup build install test matrix lint demo run bench fuzz hostile valgrind clean
 
 help: ## List the targets, this one too
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +61,10 @@ bench: ## Compare with the recipe, with configuration alone and with njs; writes
 
 fuzz: ## Fuzz every parser for SECONDS_EACH (60) seconds
 	scripts/fuzz $(SECONDS_EACH)
+
+hostile: ## Let a hub that answers anything loose on nginx for MINUTES (20); SEED=n repeats a run
+	@scripts/setup --check build
+	MINUTES=$(MINUTES) SEED=$(SEED) scripts/for-nginx $(CARGO) test --locked --test hostile -- --nocapture
 
 valgrind: ## Run the module's tests with nginx under valgrind
 	scripts/test --valgrind

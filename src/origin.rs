@@ -359,9 +359,10 @@ fn answered(
     }
 
     let mut failure = None;
-    let is_upgrade = conf.is_follow && u.status() == 101;
-    if !u.is_http() || is_upgrade {
-        // nginx would relay it, as HTTP/0.9, whatever it is.
+    // nginx would relay what is no HTTP, as HTTP/0.9, whatever it is; and an interim answer as the
+    // last one, with the next one for its body. An upgrade is between client and primary.
+    let is_no_answer = u.status() < 200 && (conf.is_follow || !u.is_upgrade());
+    if is_no_answer {
         if !conf.is_follow && conf.follow(&uri).is_none() && conf.targets(&uri).is_empty() {
             return Ok(Verdict::Pass);
         }
@@ -471,7 +472,7 @@ fn backend(conf: &LocConf, ctx: &RequestCtx, uri: &str) -> String {
 /// Only these answers can lead anywhere else; most answers are none of them, and cost nothing.
 fn is_interesting(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> bool {
     conf.is_follow
-        || !u.is_http()
+        || u.status() < 200
         || (r.is_get_or_head() && u.status() >= 300 && (u.status() < 400 || conf.has_fallback()))
         || (conf.has_fallback() && r.content_type().starts_with(b"text/html"))
 }
@@ -617,7 +618,8 @@ fn leave(
     // Every destination has a follow location; without one the answer stays what it is.
     let Some(location) = location else { return Verdict::Pass };
     ctx.borrow_mut().spent = Some(u.id());
-    let keep = u.is_persistent() && matches!(whole_body(u), Body::Whole(_));
+    // Behind an interim answer comes another.
+    let keep = u.status() >= 200 && u.is_persistent() && matches!(whole_body(u), Body::Whole(_));
     u.release(keep);
     r.clear_response();
     r.enter(location);

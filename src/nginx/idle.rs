@@ -90,22 +90,30 @@ pub(super) unsafe fn take(
     addresses: &[SocketAddr],
     log: *mut ngx_log_t,
 ) -> Option<(*mut ngx_connection_t, SocketAddr)> {
-    let found = WORKER.with_borrow_mut(|worker| {
-        let serves = |idle: &Idle| *idle.key == *key && addresses.contains(&idle.address);
-        let index = worker.idle.iter().rposition(serves)?;
-        worker.idle.remove(index)
-    })?;
-    let c = found.connection;
-    // SAFETY: an idle connection is open, and ours alone.
-    unsafe {
-        (*c).set_idle(0);
-        (*c).sent = 0;
-        set_log(c, log);
-        if (*(*c).read).timer_set() != 0 {
-            ngx_del_timer((*c).read);
+    loop {
+        let found = WORKER.with_borrow_mut(|worker| {
+            let serves = |idle: &Idle| *idle.key == *key && addresses.contains(&idle.address);
+            let index = worker.idle.iter().rposition(serves)?;
+            worker.idle.remove(index)
+        })?;
+        let c = found.connection;
+        // SAFETY: an idle connection is open, and ours alone.
+        unsafe {
+            // What has arrived unasked may wait for its turn among nginx's events still; it would
+            // be taken for the answer.
+            if !is_quiet(c) {
+                close(c);
+                continue;
+            }
+            (*c).set_idle(0);
+            (*c).sent = 0;
+            set_log(c, log);
+            if (*(*c).read).timer_set() != 0 {
+                ngx_del_timer((*c).read);
+            }
         }
+        return Some((c, found.address));
     }
-    Some((c, found.address))
 }
 
 /// Keeps a connection for the next request to `key`. The oldest one makes room.
@@ -288,10 +296,10 @@ unsafe fn is_quiet(c: *mut ngx_connection_t) -> bool {
     // SAFETY: `recv` writes one byte at most into the buffer.
     unsafe {
         let peeked = libc::recv((*c).fd, byte.as_mut_ptr().cast(), 1, libc::MSG_PEEK);
-        if peeked == 0 {
+        if peeked == 0 || (peeked < 0 && nginx_sys::ngx_errno() as i32 != libc::EAGAIN) {
             return false;
         }
-        if peeked > 0 {
+        if peeked > 0 || has_pending(c) {
             if !is_tls(c) {
                 return false;
             }
@@ -300,11 +308,27 @@ unsafe fn is_quiet(c: *mut ngx_connection_t) -> bool {
             if recv(c, byte.as_mut_ptr(), 1) != AGAIN {
                 return false;
             }
-        } else if nginx_sys::ngx_errno() as i32 != libc::EAGAIN {
-            return false;
         }
         (*(*c).read).set_ready(0);
         ngx_handle_read_event((*c).read, 0) == OK
+    }
+}
+
+/// OpenSSL holds data that it has read with the last record and nobody has asked for.
+///
+/// # Safety
+///
+/// `c` is an open connection.
+unsafe fn has_pending(c: *mut ngx_connection_t) -> bool {
+    #[cfg(ngx_feature = "ssl")]
+    // SAFETY: null, or the TLS connection of an open one.
+    return unsafe {
+        !(*c).ssl.is_null() && nginx_sys::SSL_pending((*(*c).ssl).connection.cast()) > 0
+    };
+    #[cfg(not(ngx_feature = "ssl"))]
+    {
+        let _ = c;
+        false
     }
 }
 

@@ -339,6 +339,7 @@ unsafe fn is_reusable(c: *mut nginx_sys::ngx_connection_t, peer: &Peer) -> bool 
             && ngx_current_msec.wrapping_sub((*c).start_time) as u64 <= peer.limits.time
             && (*peer.upstream).keepalive() != 0
             && (*peer.upstream).request_body_sent() != 0
+            && (*peer.upstream).headers_in.status_n >= 200
             && !has_surplus(peer)
             && ngx_terminate == 0
             && ngx_exiting == 0

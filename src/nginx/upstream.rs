@@ -81,11 +81,6 @@ impl<'r> Upstream<'r> {
         unsafe { u16::try_from((*self.as_ptr()).headers_in.status_n).unwrap_or(0) }
     }
 
-    /// It sent a status line. nginx takes anything else for HTTP/0.9: a body and nothing before it.
-    pub(crate) fn is_http(self) -> bool {
-        self.status() != 0
-    }
-
     /// The value of Location as nginx has it now. `proxy_redirect` changes its bytes in place, by
     /// another structure that knows their new number.
     pub(crate) fn rewritten_location(self) -> Option<&'r [u8]> {
@@ -218,10 +213,14 @@ impl<'r> Upstream<'r> {
         // SAFETY: plain fields of an upstream in the request's pool.
         unsafe {
             let u = self.as_ptr();
-            !self.head().is_empty()
-                && (*u).headers_in.connection_close() == 0
-                && (*u).upgrade() == 0
+            !self.head().is_empty() && (*u).headers_in.connection_close() == 0 && !self.is_upgrade()
         }
+    }
+
+    /// Upstream changes the protocol as the client has asked for.
+    pub(crate) fn is_upgrade(self) -> bool {
+        // SAFETY: a bit of an upstream in the request's pool.
+        unsafe { (*self.as_ptr()).upgrade() != 0 }
     }
 
     pub(crate) fn is_chunked(self) -> bool {

@@ -1,5 +1,6 @@
 //! Connections: kept where that is safe, closed where it is not.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::{
@@ -178,6 +179,75 @@ fn bytes_behind_an_answer_of_the_cdn_are_never_taken_for_another() {
             }
         }
         assert_eq!(hub.counts(CDN).connections, 5, "{name}: {}", nginx.errors());
+    }
+}
+
+#[test]
+fn an_interim_answer_is_not_the_last_one_and_its_connection_is_not_kept() {
+    let hub = start_hub();
+    let nginx = start(&hub, "");
+    let interim = |status| {
+        Fault::Answer(Reply::Raw(vec![
+            Step::send(format!("HTTP/1.1 {status} Interim\r\n\r\n")),
+            Step::Wait(Duration::from_millis(30)),
+            Step::send(POISON),
+        ]))
+    };
+    for (name, host, status) in [
+        ("registry", REGISTRY, 102),
+        ("registry, an upgrade that nobody wants", REGISTRY, 101),
+        ("CDN", CDN, 102),
+        ("CDN, an upgrade", CDN, 101),
+    ] {
+        lead(&hub, format!("https://{CDN}/x"));
+        hub.off(CDN);
+        hub.on(host, "/", interim(status));
+        for method in ["GET", "HEAD"] {
+            count_anew(&hub, host);
+            for _ in 0..3 {
+                let answer = request(method, &nginx.url("/v2/x")).send();
+                assert_eq!(answer.status, 502, "{name}, {method}: {}", answer.text());
+                assert!(!answer.text().contains("poison"), "{name}, {method}");
+                std::thread::sleep(Duration::from_millis(60));
+            }
+            assert_eq!(hub.counts(host).connections, 3, "{name}, {method}");
+        }
+    }
+}
+
+#[test]
+fn what_has_arrived_unasked_is_seen_before_nginx_sees_it() {
+    let hub = start_hub();
+    let nginx = start(&hub, "");
+    let after = |milliseconds| std::thread::sleep(Duration::from_millis(milliseconds));
+    lead(&hub, format!("https://{CDN}/x"));
+    let unasked = Reply::Raw(vec![
+        Step::send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"),
+        Step::Wait(Duration::from_millis(600)),
+        Step::send(POISON),
+    ]);
+    hub.on_times(CDN, "/", 1, Fault::Answer(unasked));
+    assert_eq!(get(&nginx.url("/v2/x")).send().text(), "fine");
+
+    // The worker finds two events: the registry's redirect, then the poison.
+    hub.off(REGISTRY);
+    let redirect = Response::redirect(307, format!("https://{CDN}/x"));
+    let delay = Shape::Delay(Duration::from_millis(300));
+    hub.on(REGISTRY, "/v2/", Fault::Answer(redirect.shape(delay).into()));
+    std::thread::scope(|scope| {
+        let answer = scope.spawn(|| get(&nginx.url("/v2/x")).send());
+        after(150);
+        signal(&nginx, "-STOP");
+        after(1000);
+        signal(&nginx, "-CONT");
+        assert_eq!(answer.join().unwrap().text(), format!("{CDN} GET /x\n"));
+    });
+}
+
+fn signal(nginx: &Nginx, signal: &str) {
+    for worker in nginx.workers() {
+        let sent = Command::new("kill").args([signal, &worker.to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill {signal} {worker}");
     }
 }
 

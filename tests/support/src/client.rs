@@ -144,6 +144,18 @@ impl Request {
         self
     }
 
+    /// Whether it speaks HTTP/2.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        self.http2
+    }
+
+    /// Whether it has a field of this name, in any case.
+    #[must_use]
+    pub fn has_header(&self, name: &str) -> bool {
+        !fields(&self.headers, name).is_empty()
+    }
+
     /// Waits at most so long for bytes; the default is 30 seconds.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {

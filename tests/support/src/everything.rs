@@ -16,7 +16,7 @@ docker_follow_redirect  on private=%network%;
 ";
 
 /// An nginx before `hub`, with every directive of the module and these fallbacks: what stands
-/// behind `docker_fallback`. Log lines name every variable of the module.
+/// behind `docker_fallback`. The second server speaks HTTP/2. Log lines name every variable of the module.
 #[must_use]
 pub fn everything(hub: &Hub, fallbacks: &str) -> NginxBuilder {
     let own = SERVER.replace("%network%", &hub.network());
@@ -45,4 +45,5 @@ pub fn everything(hub: &Hub, fallbacks: &str) -> NginxBuilder {
                  X-Accel-Buffering X-Accel-Charset;",
         )
         .server(&server)
+        .h2c_server(&server)
 }

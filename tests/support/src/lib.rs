@@ -32,7 +32,7 @@ pub use hub::{
 };
 pub use island::{Dockerd, Ended, Island};
 pub use nginx::{Nginx, NginxBuilder, nginx_conf, nginx_t};
-pub use noise::noise;
+pub use noise::{Random, noise};
 pub use tls::{Authority, client as tls_client};
 pub use wait::{until, wait_for};
 pub use workerd::Workerd;

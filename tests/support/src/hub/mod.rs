@@ -136,6 +136,8 @@ struct Host {
     tls: Mutex<Arc<ServerConfig>>,
     ports: Mutex<Vec<Port>>,
     connections: Mutex<Vec<AbortHandle>>,
+    /// What the next TLS connections get instead of a handshake.
+    spoiled: Mutex<Vec<Vec<u8>>>,
 }
 
 /// What the hosts share.
@@ -356,6 +358,7 @@ impl Hub {
             tls: Mutex::new(self.server_config(name, address, Certificate::Good, false)),
             ports: Mutex::new(Vec::new()),
             connections: Mutex::new(Vec::new()),
+            spoiled: Mutex::new(Vec::new()),
         });
         self.hosts.lock().unwrap().insert(name.to_owned(), host);
         self.listen_at(name, (address, 443).into(), true);
@@ -546,6 +549,18 @@ impl Hub {
     /// Closes the connections of a host, not its listeners.
     pub fn disconnect(&self, host: &str) {
         self.host(host).disconnect();
+    }
+
+    /// Drops the connections of a host wherever they are, and does not wait for it.
+    pub fn hang_up(&self, host: &str) {
+        for task in self.host(host).connections.lock().unwrap().drain(..) {
+            task.abort();
+        }
+    }
+
+    /// The next TLS connection to a host gets these bytes, and its end, instead of a handshake.
+    pub fn spoil_handshake(&self, host: &str, bytes: &[u8]) {
+        self.host(host).spoiled.lock().unwrap().push(bytes.to_vec());
     }
 
     /// What a host has seen.

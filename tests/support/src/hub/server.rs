@@ -88,6 +88,11 @@ async fn serve(
     let (stream, sni, client_certificate) = match protocol {
         Protocol::Plain => (Stream::Plain(stream), None, false),
         Protocol::Tls => {
+            let spoiled = host.spoiled.lock().unwrap().pop();
+            if let Some(bytes) = spoiled {
+                let mut stream = stream;
+                return stream.write_all(&bytes).await;
+            }
             let acceptor = TlsAcceptor::from(Arc::clone(&host.tls.lock().unwrap()));
             let stream = match acceptor.accept(stream).await {
                 Ok(stream) => stream,
