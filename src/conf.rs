@@ -3,15 +3,17 @@
 use core::ffi::CStr;
 use std::rc::Rc;
 
-use nginx_sys::ngx_int_t;
 use rules::breaker::Settings;
 use rules::cdn_loop;
 use rules::directive::{self, Keepalive, MAX_ATTEMPTS, Resume};
 use rules::fallback::{Conditions, Target};
 use rules::redirect::Policy;
 
+use crate::manifest::ManifestCache;
 use crate::module::Docker;
-use crate::nginx::conf::{Conf, InitPeer, Intercepted, http_module, on_cycle_end};
+use crate::nginx::conf::{
+    Conf, HttpPhase, InitPeer, Intercepted, PhaseHandler, http_module, on_cycle_end,
+};
 use crate::nginx::location::{Location, Place};
 use crate::nginx::request::Request;
 use crate::nginx::shm::Zone;
@@ -33,6 +35,8 @@ pub(crate) struct MainConf {
     pub(crate) proxy: Option<usize>,
     /// The upstreams' own, where ours runs before.
     pub(crate) upstreams: Intercepted,
+    /// Some location has a `docker_manifest_cache`.
+    pub(crate) caches_manifests: bool,
     /// Where a follow location may be needed.
     places: Vec<Place>,
     /// Follow locations are being made: they are no such places themselves.
@@ -49,6 +53,7 @@ pub(crate) struct LocConf {
     pub(crate) breaker: Option<Option<Settings>>,
     pub(crate) reserve: Option<u32>,
     pub(crate) resume: Option<Setting<Option<Resume>>>,
+    pub(crate) manifest_cache: Option<Option<ManifestCache>>,
     /// Where requests go that leave this location's upstream.
     pub(crate) ways: Option<Ways>,
     /// This is a follow location.
@@ -104,6 +109,10 @@ impl LocConf {
     /// How the download of a request for `uri` is resumed, if it is.
     pub(crate) fn resume(&self, uri: &str) -> Option<Resume> {
         *self.resume.as_ref()?.acting_on(uri)?
+    }
+
+    pub(crate) fn manifest_cache(&self) -> Option<ManifestCache> {
+        self.manifest_cache.flatten()
     }
 
     fn all_targets(&self) -> &[Target] {
@@ -173,6 +182,7 @@ pub(crate) fn merge(cf: Conf, outer: &LocConf, inner: &mut LocConf) -> Result<()
     inherit(&mut inner.breaker, outer.breaker.as_ref());
     inherit(&mut inner.reserve, outer.reserve.as_ref());
     inherit_setting(&mut inner.resume, outer.resume.as_ref(), is_block);
+    inherit(&mut inner.manifest_cache, outer.manifest_cache.as_ref());
 
     let targets = inner.all_targets().len();
     let hops = inner.policy().map_or(0, |policy| usize::from(policy.hops));
@@ -186,6 +196,7 @@ pub(crate) fn merge(cf: Conf, outer: &LocConf, inner: &mut LocConf) -> Result<()
     }
 
     let main = cf.main_conf::<Docker>();
+    main.caches_manifests |= inner.manifest_cache().is_some();
     if !main.is_complete && (hops > 0 || targets > 0) {
         main.places.push(place);
     }
@@ -206,7 +217,8 @@ fn inherit_setting<T>(inner: &mut Option<Setting<T>>, outer: Option<&Setting<T>>
 
 /// The callbacks that `module.rs` has for nginx.
 pub(crate) struct Hooks {
-    pub(crate) preaccess: unsafe extern "C" fn(*mut nginx_sys::ngx_http_request_t) -> ngx_int_t,
+    pub(crate) preaccess: PhaseHandler,
+    pub(crate) precontent: PhaseHandler,
     pub(crate) init_peer: InitPeer,
     pub(crate) before_asking: InitPeer,
     pub(crate) cycle_end: unsafe extern "C" fn(*mut core::ffi::c_void),
@@ -221,6 +233,10 @@ pub(crate) fn complete(cf: Conf, hooks: &Hooks) -> Result<(), Refused> {
     let (host, prefix) = cf.host_and_prefix();
     main.loop_id = cdn_loop::id(host, prefix);
 
+    if main.caches_manifests {
+        cf.add_handler(HttpPhase::PreContent, hooks.precontent).map_err(|_| Refused)?;
+    }
+
     let places: Vec<Place> = core::mem::take(&mut main.places)
         .into_iter()
         .filter(|place| place.location.can_answer())
@@ -229,7 +245,7 @@ pub(crate) fn complete(cf: Conf, hooks: &Hooks) -> Result<(), Refused> {
         return Ok(());
     }
 
-    cf.add_preaccess_handler(hooks.preaccess).map_err(|_| Refused)?;
+    cf.add_handler(HttpPhase::PreAccess, hooks.preaccess).map_err(|_| Refused)?;
     if main.zone().is_some() {
         main.upstreams = cf.intercept_upstreams(hooks.before_asking);
     }

@@ -8,6 +8,7 @@ use rules::fallback::Queue;
 use rules::location::Url;
 
 use crate::breaker::Subject;
+use crate::manifest::Manifest;
 use crate::nginx::resolver::Lookup;
 use crate::nginx::upstream::Upstream;
 use crate::resume::Download;
@@ -17,6 +18,7 @@ use crate::resume::Download;
 pub(crate) struct RequestCtx {
     /// What a subrequest of ours is for; those of others have nothing here.
     pub(crate) errand: Option<Errand>,
+    pub(crate) manifest: Manifest,
     /// What the primary was asked; set when the request leaves it.
     pub(crate) primary: OnceCell<Primary>,
     /// The primary's upstream that all of this began with (see `Upstream::id`).
@@ -56,13 +58,13 @@ impl RequestCtx {
     /// error page of the user's has led away from.
     pub(crate) fn begin(&mut self, u: Upstream<'_>) {
         if self.upstream != Some(u.id()) {
-            *self = Self { errand: self.errand, upstream: Some(u.id()), ..Self::default() };
+            let (errand, manifest) = (self.errand, core::mem::take(&mut self.manifest));
+            *self = Self { errand, manifest, upstream: Some(u.id()), ..Self::default() };
         }
     }
 }
 
 /// What the module itself asks upstream for.
-#[allow(dead_code)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Errand {
     /// Whether the client may have which manifest.
@@ -73,6 +75,9 @@ pub(crate) enum Errand {
 
 /// The request as the primary got it.
 pub(crate) struct Primary {
+    /// Scheme, host and port of the upstream as the configuration names it, which need not be the
+    /// Host that it is sent.
+    pub(crate) backend: Vec<u8>,
     pub(crate) url: Url,
     pub(crate) lines: Vec<(Vec<u8>, Vec<u8>)>,
     /// The lines are those that were sent. Over HTTP/2 they are the client's instead, and may hold

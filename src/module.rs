@@ -12,11 +12,12 @@ use crate::breaker::{BreakerDirective, FallbackReserve};
 use crate::conf::{self, LocConf, MainConf};
 use crate::ctx::RequestCtx;
 use crate::fallback::{Fallback, FallbackOn};
+use crate::manifest::{self, ManifestCacheDirective};
 use crate::nginx::body::Chain;
 use crate::nginx::conf::{Conf, REFUSED, location_command, main_command};
 use crate::nginx::request::Request;
-use crate::nginx::{AGAIN, DECLINED, ERROR, Module, OK, filter, guard, idle, peer, shm, variable};
-use crate::origin::{self, Keepalive, Phase, Verdict};
+use crate::nginx::{ERROR, Module, OK, filter, guard, idle, peer, shm, variable};
+use crate::origin::{self, Keepalive, Verdict};
 use crate::realm::RealmRewrite;
 use crate::redirect::FollowRedirect;
 use crate::resume::{self, Resume};
@@ -39,7 +40,7 @@ unsafe impl Module for Docker {
 }
 
 /// nginx wants the table writable, and does not write.
-static mut COMMANDS: [ngx_command_t; 10] = [
+static mut COMMANDS: [ngx_command_t; 11] = [
     location_command::<RealmRewrite>(),
     location_command::<FollowRedirect>(),
     location_command::<Fallback>(),
@@ -47,6 +48,7 @@ static mut COMMANDS: [ngx_command_t; 10] = [
     location_command::<BreakerDirective>(),
     location_command::<FallbackReserve>(),
     location_command::<Resume>(),
+    location_command::<ManifestCacheDirective>(),
     main_command::<Keepalive>(),
     main_command::<Zone>(),
     ngx_command_t::empty(),
@@ -85,7 +87,7 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
         // SAFETY: nginx passes a live `cf`.
         let cf = unsafe { Conf::new(cf) };
         filter::install(header_filter, body_filter);
-        let hooks = conf::Hooks { preaccess, init_peer, before_asking, cycle_end };
+        let hooks = conf::Hooks { preaccess, precontent, init_peer, before_asking, cycle_end };
         if conf::complete(cf, &hooks).is_ok() { OK } else { ERROR }
     })
 }
@@ -124,6 +126,7 @@ unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
         let request = unsafe { Request::new(r) };
         match origin::header_filter(request) {
             Verdict::Pass => {
+                manifest::header_filter(request);
                 // SAFETY: the request that we were given.
                 let rc = unsafe { filter::next_header(r) };
                 resume::begin(request, rc);
@@ -142,6 +145,7 @@ unsafe extern "C" fn body_filter(r: *mut ngx_http_request_t, chain: *mut ngx_cha
     guard(ERROR, || {
         // SAFETY: nginx calls body filters with a live request and a chain of live buffers.
         let (request, buffers) = unsafe { (Request::new(r), Chain::new(chain)) };
+        manifest::body_filter(request, buffers);
         // SAFETY: what nginx passed.
         let next = || unsafe { filter::next_body(r, chain) };
         resume::body_filter(request, buffers, run_rest, next)
@@ -156,11 +160,12 @@ unsafe extern "C" fn run_rest(r: *mut ngx_http_request_t) {
 
 unsafe extern "C" fn preaccess(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: nginx calls phase handlers with a live request.
-    guard(ERROR, || match origin::preaccess(unsafe { Request::new(r) }, answer) {
-        Phase::Declined => DECLINED,
-        Phase::Wait => AGAIN,
-        Phase::Status(status) => ngx_int_t::from(status.cast_signed()),
-    })
+    guard(ERROR, || origin::preaccess(unsafe { Request::new(r) }, answer).code())
+}
+
+unsafe extern "C" fn precontent(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: nginx calls phase handlers with a live request.
+    guard(ERROR, || manifest::precontent(unsafe { Request::new(r) }, answer).code())
 }
 
 /// The content handler of answers that are ours.

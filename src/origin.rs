@@ -36,7 +36,7 @@ use crate::nginx::peer::{Failure, Plan};
 use crate::nginx::request::Request;
 use crate::nginx::resolver::{self, StartError};
 use crate::nginx::upstream::Upstream;
-use crate::nginx::{ERROR, NoMemory};
+use crate::nginx::{AGAIN, DECLINED, ERROR, NoMemory};
 use crate::redirect::Outcome as Followed;
 use crate::{breaker, fallback, realm, redirect, resume};
 
@@ -669,7 +669,8 @@ pub(crate) fn primary(r: Request<'_>, u: Upstream<'_>) -> Result<Primary, Locati
         None => (None, owned(r.request_lines())),
     };
     let host = host.unwrap_or_else(|| u.authority());
-    Ok(Primary { url: Url::parse(&[u.schema(), &host, u.uri()].concat())?, lines, is_exact })
+    let url = Url::parse(&[u.schema(), &host, u.uri()].concat())?;
+    Ok(Primary { backend: [u.schema(), &u.authority()].concat(), url, lines, is_exact })
 }
 
 fn owned<'a>(lines: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -711,7 +712,7 @@ fn answer_of(
 }
 
 /// Lines that nginx writes itself, or that hold for one connection only.
-fn is_set_anew(name: &[u8]) -> bool {
+pub(crate) fn is_set_anew(name: &[u8]) -> bool {
     const NAMES: [&str; 10] = [
         "connection",
         "content-length",
@@ -746,10 +747,21 @@ fn describes_body(name: &[u8]) -> bool {
 pub(crate) enum Phase {
     /// It goes on.
     Declined,
-    /// It waits for the resolver.
+    /// It waits for the resolver, a subrequest or a timer.
     Wait,
     /// It ends with this status.
     Status(u16),
+}
+
+impl Phase {
+    /// What the phase's handler returns to nginx.
+    pub(crate) fn code(self) -> ngx_int_t {
+        match self {
+            Self::Declined => DECLINED,
+            Self::Wait => AGAIN,
+            Self::Status(status) => ngx_int_t::from(status.cast_signed()),
+        }
+    }
 }
 
 /// Runs in every location; acts in follow locations.

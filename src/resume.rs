@@ -421,6 +421,7 @@ fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -
     let kept = primary.lines.iter().filter(|(name, _)| !resume::is_replaced(name)).cloned();
     let added = lines.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.clone()));
     let primary = Primary {
+        backend: primary.backend.clone(),
         url: primary.url.clone(),
         lines: kept.chain(added).collect(),
         is_exact: primary.is_exact,

@@ -6,13 +6,14 @@ use crate::conf::LocConf;
 use crate::module::Docker;
 use crate::nginx::request::Request;
 use crate::nginx::variable::Getter;
-use crate::{breaker, fallback, origin, resume};
+use crate::{breaker, fallback, manifest, origin, resume};
 
-pub(crate) static TABLE: [(&str, Getter); 14] = [
+pub(crate) static TABLE: [(&str, Getter); 15] = [
     ("docker_digest", |r| part(r, |request| request.digest)),
     ("docker_fallback", fallback_name),
     ("docker_fallback_reason", fallback_reason),
     ("docker_kind", |r| part(r, |request| request.kind.as_str().as_bytes())),
+    ("docker_manifest_cache", manifest::status),
     ("docker_origin_host", origin_host),
     ("docker_ratelimit_remaining", remaining),
     ("docker_redirects", redirects),

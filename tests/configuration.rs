@@ -300,6 +300,30 @@ fn docker_zone_says_what_it_takes() {
 }
 
 #[test]
+fn docker_manifest_cache_says_what_it_takes() {
+    let allowed = "\"zone=name\", \"max=size\", \"stale=time\" or \"off\"";
+    assert_invalid(
+        "docker_manifest_cache",
+        &[
+            ("another word", "on", "on", allowed),
+            ("no zone", "max=1m", "max=1m", "given together with \"zone=name\""),
+            ("off beside a zone", "zone=a off", "off", ONLY),
+            ("too large", "zone=a max=17m", "max=17m", "a size from 1 to \"16m\""),
+            ("unknown", "zone=a", "zone=a", "the name of a \"docker_zone\" before it"),
+        ],
+    );
+    let zone = "docker_zone a:1m; docker_manifest_cache zone=a;";
+    let inner = "server { location / { docker_manifest_cache zone=a max=4m stale=1h; } \
+                 location /a { docker_manifest_cache off; } }";
+    assert_good("at each level", &format!("{zone} {inner}"));
+    assert_refused(
+        "twice",
+        &format!("{zone} docker_manifest_cache off;"),
+        "\"docker_manifest_cache\" directive is duplicate in ",
+    );
+}
+
+#[test]
 fn a_zone_of_another_size_starts_empty() {
     let nginx = Nginx::builder().http("include zone.conf;").file("zone.conf", "docker_zone a:1m;");
     let nginx = nginx.start();
@@ -442,6 +466,7 @@ fn directives_stand_in_http_server_and_location() {
         ("docker_fallback", "https://a"),
         ("docker_fallback_on", "error"),
         ("docker_resume", "on"),
+        ("docker_manifest_cache", "off"),
         ("docker_breaker", "on"),
         ("docker_fallback_reserve", "1"),
         ("docker_keepalive", "8"),

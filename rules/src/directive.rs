@@ -406,6 +406,67 @@ pub fn push(args: &[&str]) -> Result<bool, ArgError> {
     on_or_off(args)
 }
 
+/// `docker_manifest_cache`
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ManifestCache<'a> {
+    /// The zone that holds the manifests.
+    pub zone: &'a str,
+    /// The largest manifest that is kept, in bytes.
+    pub max: usize,
+    /// How long a manifest may be given to anonymous clients after the last one had it by
+    /// upstream's leave, in milliseconds, while upstream fails.
+    pub stale: Option<u64>,
+}
+
+impl ManifestCache<'_> {
+    /// The largest manifest that is kept, unless it is configured, in bytes.
+    pub const MAX: usize = 1 << 20;
+    /// The largest that can be: it lies in a worker's memory while it is passed on.
+    const MAX_MAX: usize = 16 << 20;
+}
+
+/// Reads the arguments of `docker_manifest_cache`; `None` is `off`.
+///
+/// # Errors
+///
+/// If there is no zone, if anything stands beside `off`, or at a parameter that is unknown,
+/// repeated, or has a value that it does not take.
+pub fn manifest_cache<'a>(args: &[&'a str]) -> Result<Option<ManifestCache<'a>>, ArgError> {
+    const ALLOWED: &str = "\"zone=name\", \"max=size\", \"stale=time\" or \"off\"";
+    if is_off(args)? {
+        return Ok(None);
+    }
+
+    let mut cache = ManifestCache { zone: "", max: ManifestCache::MAX, stale: None };
+    let mut given = Given::default();
+    for arg in args {
+        match arg.split_once('=') {
+            Some(("zone", value)) if !value.is_empty() => {
+                given.once(arg, "zone")?;
+                cache.zone = value;
+            }
+            Some(("max", value)) => {
+                given.once(arg, "max")?;
+                cache.max = bytes(value)
+                    .filter(|size| (1..=ManifestCache::MAX_MAX).contains(size))
+                    .ok_or_else(|| ArgError::new(arg, "a size from 1 to \"16m\""))?;
+            }
+            Some(("stale", value)) => {
+                given.once(arg, "stale")?;
+                cache.stale = Some(time(arg, value)?);
+            }
+            _ => return Err(ArgError::new(arg, ALLOWED)),
+        }
+    }
+    if cache.zone.is_empty() {
+        return Err(ArgError::new(
+            args.first().unwrap_or(&""),
+            "given together with \"zone=name\"",
+        ));
+    }
+    Ok(Some(cache))
+}
+
 /// Reads the argument of `docker_zone`, `name:size`: the zone's name and its size in bytes.
 ///
 /// # Errors
@@ -1041,6 +1102,49 @@ mod tests {
         ];
         for (name, given, value, allowed) in rows {
             refused(name, on_or_off(&args(given)), value, allowed);
+        }
+    }
+
+    #[test]
+    fn manifest_cache_takes_a_zone() {
+        let plain = ManifestCache { zone: "docker", max: 1 << 20, stale: None };
+        let rows = [
+            ("off", None),
+            ("zone=docker", Some(plain)),
+            ("zone=docker max=4m", Some(ManifestCache { max: 4 << 20, ..plain })),
+            ("max=512k zone=docker", Some(ManifestCache { max: 512 << 10, ..plain })),
+            ("zone=docker stale=1h", Some(ManifestCache { stale: Some(3_600_000), ..plain })),
+            (
+                "stale=1d max=1 zone=z",
+                Some(ManifestCache { zone: "z", max: 1, stale: Some(86_400_000) }),
+            ),
+        ];
+
+        for (given, want) in rows {
+            assert_eq!(manifest_cache(&args(given)), Ok(want), "{given}");
+        }
+    }
+
+    #[test]
+    fn manifest_cache_refuses_what_it_does_not_take() {
+        let form = "\"zone=name\", \"max=size\"";
+        let rows = [
+            ("nothing", "", "", "given together with"),
+            ("no zone", "max=1m", "max=1m", "given together with"),
+            ("on", "on", "on", form),
+            ("an empty zone", "zone=", "zone=", form),
+            ("two zones", "zone=a zone=b", "zone=b", ONCE),
+            ("off beside a zone", "zone=a off", "off", ONLY),
+            ("no size", "zone=a max=", "max=", "a size"),
+            ("too large", "zone=a max=17m", "max=17m", "a size"),
+            ("nothing fits", "zone=a max=0", "max=0", "a size"),
+            ("no time", "zone=a stale=soon", "stale=soon", "a time"),
+            ("at once", "zone=a stale=0", "stale=0", "a time"),
+            ("unknown", "zone=a min=1", "min=1", form),
+        ];
+
+        for (name, given, value, allowed) in rows {
+            refused(name, manifest_cache(&args(given)), value, allowed);
         }
     }
 

@@ -26,6 +26,7 @@ pub mod fallback;
 pub mod kind;
 pub mod limit;
 pub mod location;
+pub mod manifest;
 pub mod owner;
 pub mod rate_limit;
 pub mod redirect;

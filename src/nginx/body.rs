@@ -64,6 +64,24 @@ impl<'r> Chain<'r> {
             }
         }
     }
+
+    /// The bytes, piece by piece; `None` stands for some that lie in a file.
+    pub(crate) fn pieces(self) -> impl Iterator<Item = Option<&'r [u8]>> + use<'r> {
+        self.buffers().map(|buffer| {
+            // SAFETY: `new`'s promise; nginx keeps `pos <= last` in buffers in memory.
+            unsafe {
+                if !is_in_memory(buffer) {
+                    return ((*buffer).in_file() == 0).then_some(&[][..]);
+                }
+                let length = (*buffer).last.addr().saturating_sub((*buffer).pos.addr());
+                if length == 0 {
+                    Some(&[])
+                } else {
+                    Some(core::slice::from_raw_parts((*buffer).pos, length))
+                }
+            }
+        })
+    }
 }
 
 /// # Safety

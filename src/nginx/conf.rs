@@ -9,9 +9,9 @@ use nginx_sys::{
     NGX_HTTP_SRV_CONF, NGX_HTTP_UPSTREAM_CREATE, NGX_LOG_EMERG, NGX_LOG_WARN, ngx_array_create,
     ngx_array_push, ngx_command_t, ngx_conf_log_error, ngx_conf_t, ngx_http_complex_value,
     ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_main_conf_t, ngx_http_core_module,
-    ngx_http_handler_pt, ngx_http_module_t, ngx_http_phases_NGX_HTTP_PREACCESS_PHASE,
-    ngx_http_request_t, ngx_http_upstream_add, ngx_http_upstream_server_t,
-    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_str_t, ngx_uint_t, ngx_url_t,
+    ngx_http_handler_pt, ngx_http_module_t, ngx_http_request_t, ngx_http_upstream_add,
+    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_str_t,
+    ngx_uint_t, ngx_url_t,
 };
 use ngx::core::Pool;
 
@@ -47,6 +47,8 @@ pub(crate) trait Directive {
 /// Prepares the choice of an upstream's server for a request.
 pub(crate) type InitPeer =
     unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t;
+/// What nginx runs in a phase.
+pub(crate) type PhaseHandler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
 
 /// Where a directive may stand.
 const ANYWHERE: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
@@ -223,19 +225,19 @@ impl Conf {
         }
     }
 
-    /// Runs `handler` in the PREACCESS phase.
-    pub(crate) fn add_preaccess_handler(
+    /// Runs `handler` in `phase`, before the handlers of nginx's own modules.
+    pub(crate) fn add_handler(
         self,
-        handler: unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t,
+        phase: HttpPhase,
+        handler: PhaseHandler,
     ) -> Result<(), NoMemory> {
         // SAFETY: nginx has made the phases' arrays before `postconfiguration`.
         unsafe {
             let ctx = (*self.0).ctx.cast::<ngx_http_conf_ctx_t>();
             let core = (*ctx).main_conf.add((*ptr::addr_of!(ngx_http_core_module)).ctx_index);
             let core = (*core).cast::<ngx_http_core_main_conf_t>();
-            let phase = ngx_http_phases_NGX_HTTP_PREACCESS_PHASE as usize;
             let phases = ptr::addr_of_mut!((*core).phases);
-            let Some(phase) = (*phases).get_mut(phase) else { return Err(NoMemory) };
+            let Some(phase) = (*phases).get_mut(phase as usize) else { return Err(NoMemory) };
             let slot =
                 ngx_array_push(ptr::addr_of_mut!(phase.handlers)).cast::<ngx_http_handler_pt>();
             if slot.is_null() {
@@ -312,6 +314,13 @@ impl Intercepted {
             None => ERROR,
         }
     }
+}
+
+/// A phase of nginx's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HttpPhase {
+    PreAccess = nginx_sys::ngx_http_phases_NGX_HTTP_PREACCESS_PHASE as isize,
+    PreContent = nginx_sys::ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE as isize,
 }
 
 /// A value that may hold variables, compiled at configuration time.

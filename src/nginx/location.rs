@@ -7,8 +7,8 @@ use core::ptr::{self, NonNull};
 use nginx_sys::{
     NGX_HTTP_LOC_CONF, ngx_array_create, ngx_array_push, ngx_array_t, ngx_buf_t, ngx_conf_file_t,
     ngx_conf_parse, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_core_module,
-    ngx_http_core_srv_conf_t, ngx_http_err_page_t, ngx_http_max_module, ngx_pcalloc, ngx_str_t,
-    ngx_uint_t,
+    ngx_http_core_srv_conf_t, ngx_http_err_page_t, ngx_http_max_module, ngx_http_upstream_conf_t,
+    ngx_pcalloc, ngx_str_t, ngx_uint_t,
 };
 
 use super::conf::{Conf, http_modules};
@@ -80,6 +80,36 @@ impl Location {
             let resolver = (*self.core()).resolver;
             !resolver.is_null() && (*resolver).connections.nelts > 0
         }
+    }
+
+    /// The `proxy_pass` of the location, by its number among the http modules: its configuration
+    /// starts with the upstream's.
+    fn proxy(self, proxy: usize) -> *const ngx_http_upstream_conf_t {
+        // SAFETY: the array has a slot for every http module.
+        unsafe { (*self.as_ptr().add(proxy)).cast() }
+    }
+
+    /// Host and port of the upstream of `proxy_pass`, as the configuration names it; `None` where
+    /// variables do.
+    pub(crate) fn upstream_name<'c>(self, proxy: usize) -> Option<(&'c [u8], u16)> {
+        // SAFETY: the configuration of `proxy_pass` lives as long as the location; null, or an
+        // upstream that lives as long as both.
+        unsafe {
+            let upstream = (*self.proxy(proxy)).upstream;
+            (!upstream.is_null()).then(|| (bytes((*upstream).host), (*upstream).port))
+        }
+    }
+
+    /// It has a `proxy_cache`.
+    pub(crate) fn has_proxy_cache(self, proxy: usize) -> bool {
+        // SAFETY: as above.
+        #[cfg(ngx_feature = "http_cache")]
+        return unsafe {
+            let conf = self.proxy(proxy);
+            !(*conf).cache_zone.is_null() || !(*conf).cache_value.is_null()
+        };
+        #[cfg(not(ngx_feature = "http_cache"))]
+        return self.proxy(proxy).is_null();
     }
 
     /// One of its `error_page`s takes `status`.

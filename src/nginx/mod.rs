@@ -16,8 +16,8 @@ pub(crate) mod request;
 pub(crate) mod resolver;
 #[allow(dead_code)]
 pub(crate) mod shm;
-#[allow(dead_code)]
 pub(crate) mod subrequest;
+pub(crate) mod timer;
 pub(crate) mod upstream;
 pub(crate) mod variable;
 

@@ -10,8 +10,9 @@ use nginx_sys::{
     NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, ngx_buf_t, ngx_chain_t,
     ngx_http_clean_header, ngx_http_core_main_conf_t, ngx_http_core_module,
     ngx_http_core_run_phases, ngx_http_discard_request_body, ngx_http_finalize_request,
-    ngx_http_output_filter, ngx_http_request_t, ngx_http_send_header,
-    ngx_http_update_location_config, ngx_int_t, ngx_pool_cleanup_add, ngx_pool_t, ngx_uint_t,
+    ngx_http_log_ctx_t, ngx_http_output_filter, ngx_http_request_t, ngx_http_run_posted_requests,
+    ngx_http_send_header, ngx_http_update_location_config, ngx_int_t, ngx_log_t,
+    ngx_pool_cleanup_add, ngx_pool_t, ngx_uint_t,
 };
 
 use super::bits::ngx_http_request_s as Bits;
@@ -55,7 +56,6 @@ impl<'r> Request<'r> {
     }
 
     /// The request that the client sent: this one, or that of which this is a subrequest.
-    #[allow(dead_code)]
     pub(crate) fn main(self) -> Self {
         // SAFETY: a subrequest never outlives its main request.
         unsafe { Self::new((*self.as_ptr()).main) }
@@ -245,6 +245,23 @@ impl<'r> Request<'r> {
     pub(crate) fn log(self, level: Level, message: fmt::Arguments<'_>) {
         // SAFETY: a live request has a connection with a log.
         unsafe { log::write((*(*self.as_ptr()).connection).log, level, message) }
+    }
+
+    pub(super) fn log_ptr(self) -> *mut ngx_log_t {
+        // SAFETY: a live request has a connection with a log.
+        unsafe { (*(*self.as_ptr()).connection).log }
+    }
+
+    /// The request's own path, unescaped.
+    pub(crate) fn path(self) -> &'r [u8] {
+        // SAFETY: a string of a live request.
+        unsafe { bytes((*self.as_ptr()).uri) }
+    }
+
+    /// What stands behind the question mark, as it came.
+    pub(crate) fn query(self) -> &'r [u8] {
+        // SAFETY: a string of a live request.
+        unsafe { bytes((*self.as_ptr()).args) }
     }
 
     /// How many internal redirects nginx still allows this request.
@@ -441,6 +458,38 @@ impl<'r> Request<'r> {
             (*state).peer = name;
         }
         Ok(())
+    }
+}
+
+/// Goes on with a request from outside of its connection's events.
+///
+/// # Safety
+///
+/// `r` is a live request that waits in a phase. It may be freed afterwards.
+pub(super) unsafe fn go_on(r: *mut ngx_http_request_t) {
+    // SAFETY: what nginx does when the resolver has answered; it frees a connection no earlier
+    // than the event that is being handled.
+    unsafe {
+        let connection = (*r).connection;
+        log_as(r);
+        (*r).write_event_handler = Some(ngx_http_core_run_phases);
+        ngx_http_core_run_phases(r);
+        ngx_http_run_posted_requests(connection);
+    }
+}
+
+/// Lines in the connection's log are about `r` from now on.
+///
+/// # Safety
+///
+/// `r` is a live request.
+pub(super) unsafe fn log_as(r: *mut ngx_http_request_t) {
+    // SAFETY: the data of a request's log, if it has any, is this.
+    unsafe {
+        let log_ctx = (*(*(*r).connection).log).data.cast::<ngx_http_log_ctx_t>();
+        if !log_ctx.is_null() {
+            (*log_ctx).current_request = r;
+        }
     }
 }
 

@@ -6,12 +6,12 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ptr::{self, NonNull};
 
 use nginx_sys::{
-    ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_core_run_phases, ngx_http_log_ctx_t,
-    ngx_http_request_t, ngx_http_run_posted_requests, ngx_palloc, ngx_resolve_name,
-    ngx_resolve_name_done, ngx_resolve_start, ngx_resolver_ctx_t, ngx_resolver_strerror, sockaddr,
+    ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_request_t, ngx_palloc,
+    ngx_resolve_name, ngx_resolve_name_done, ngx_resolve_start, ngx_resolver_ctx_t,
+    ngx_resolver_strerror, sockaddr,
 };
 
-use super::request::Request;
+use super::request::{Request, go_on, log_as};
 use super::{NoMemory, OK, copy, guard};
 
 /// A question under way. Dropping it takes it back; the callback is not called any more.
@@ -112,18 +112,11 @@ unsafe extern "C" fn resolved(ctx: *mut ngx_resolver_ctx_t) {
             (*wait).end();
 
             let r = (*wait).request;
-            let connection = (*r).connection;
             let starting = (*wait).starting;
-            let log_ctx = (*(*connection).log).data.cast::<ngx_http_log_ctx_t>();
-            if !log_ctx.is_null() {
-                (*log_ctx).current_request = r;
-            }
-
+            log_as(r);
             ((*wait).callback)(Request::new(r), answer);
             if !starting {
-                (*r).write_event_handler = Some(ngx_http_core_run_phases);
-                ngx_http_core_run_phases(r);
-                ngx_http_run_posted_requests(connection);
+                go_on(r);
             }
         }
     });

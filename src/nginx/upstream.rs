@@ -109,6 +109,15 @@ impl<'r> Upstream<'r> {
         name.get(..port).map(str::to_owned)
     }
 
+    /// It is shown a certificate of the location's.
+    pub(crate) fn has_client_certificate(self) -> bool {
+        // SAFETY: null, or a compiled value of the configuration.
+        #[cfg(ngx_feature = "ssl")]
+        return unsafe { !(*(*self.as_ptr()).conf).ssl_certificate.is_null() };
+        #[cfg(not(ngx_feature = "ssl"))]
+        false
+    }
+
     /// The address that is being asked, if it is one of the internet protocols.
     pub(crate) fn peer_address(self) -> Option<SocketAddr> {
         // SAFETY: null, or a socket address as long as its family needs, while nginx works on it.

@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use rules::directive::{
     ArgError, MAX_ATTEMPTS, Realm, breaker, errors, fallback, fallback_on, fallback_reserve,
-    follow_redirect, keepalive, realm_rewrite, registry,
+    follow_redirect, keepalive, manifest_cache, realm_rewrite, registry,
 };
 
 fuzz_target!(|text: &str| {
@@ -64,6 +64,13 @@ fuzz_target!(|text: &str| {
     }
     let _ = checked(&args, fallback_reserve(&args));
     assert!(checked(&args, errors(&args)).is_none() || args.len() == 1);
+
+    let cache = checked(&args, manifest_cache(&args));
+    assert_eq!(cache, checked(&args, manifest_cache(&reversed)));
+    if let Some(Some(cache)) = cache {
+        assert!(!cache.zone.is_empty() && (1..=16 << 20).contains(&cache.max));
+        assert!(cache.stale.is_none_or(|time| time > 0));
+    }
 
     if let Some(Realm::Url(url)) = checked(&args, realm_rewrite(&args)) {
         assert_eq!(args, [url]);

@@ -1,0 +1,525 @@
+//! `docker_manifest_cache`: a manifest that is known is not fetched again.
+//!
+//! Before the content phase, a HEAD of the module's own asks upstream whether this client may have
+//! which manifest. If that is in memory, the client gets it from there, with the header of the
+//! answer to HEAD; else the request goes on as if there were no cache, and what comes is kept on
+//! its way to the client. Of several requests that find nothing, one fetches and the others wait.
+
+use core::cell::RefCell;
+use core::ffi::CStr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rules::digest::Key;
+use rules::directive;
+use rules::kind;
+use rules::manifest::{self, Capture, Described, Entry, Kept, Progress, Reference, Turn, Wait};
+
+use crate::conf::LocConf;
+use crate::ctx;
+use crate::ctx::{Answer, Errand, RequestCtx};
+use crate::module::Docker;
+use crate::nginx::body::Chain;
+use crate::nginx::conf::{Conf, Directive, PhaseHandler, SetError};
+use crate::nginx::now;
+use crate::nginx::request::Request;
+use crate::nginx::shm::{Locked, Zone};
+use crate::nginx::subrequest::Subrequest;
+use crate::nginx::timer::Timer;
+use crate::origin::{self, Phase};
+
+/// How often those look who wait for others, in milliseconds.
+const POLL: u64 = 20;
+
+/// `docker_manifest_cache zone=name [max=size] [stale=time] | off`
+pub(crate) struct ManifestCacheDirective;
+
+impl Directive for ManifestCacheDirective {
+    type Conf = LocConf;
+    const NAME: &'static CStr = c"docker_manifest_cache";
+
+    fn set(conf: &mut LocConf, cf: Conf, args: &[&str]) -> Result<(), SetError> {
+        if conf.manifest_cache.is_some() {
+            return Err(SetError::Duplicate);
+        }
+        let Some(given) = directive::manifest_cache(args)? else {
+            conf.manifest_cache = Some(None);
+            return Ok(());
+        };
+        let zones = &cf.main_conf::<Docker>().zones;
+        let Some((_, zone)) = zones.iter().find(|(name, _)| name == given.zone) else {
+            return Err(SetError::Invalid {
+                value: format!("zone={}", given.zone),
+                allowed: "the name of a \"docker_zone\" before it".to_owned(),
+            });
+        };
+        conf.manifest_cache =
+            Some(Some(ManifestCache { zone: *zone, max: given.max, stale: given.stale }));
+        Ok(())
+    }
+}
+
+/// Where a location keeps manifests.
+#[derive(Clone, Copy)]
+pub(crate) struct ManifestCache {
+    zone: Zone,
+    max: usize,
+    /// Milliseconds.
+    stale: Option<u64>,
+}
+
+/// What the cache has to do with a request.
+#[derive(Default)]
+pub(crate) struct Manifest {
+    status: Option<Status>,
+    exchange: Option<Exchange>,
+}
+
+/// Where the client's manifest comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Status {
+    /// From memory, by a digest.
+    Hit,
+    /// From memory, by a tag, of which upstream has said what it names now.
+    Revalidated,
+    /// From memory, though upstream could not be asked.
+    Stale,
+    /// From upstream.
+    Miss,
+    /// From upstream, because the request or the location has no use for a cache.
+    Bypass,
+}
+
+impl Status {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "HIT",
+            Self::Revalidated => "REVALIDATED",
+            Self::Stale => "STALE",
+            Self::Miss => "MISS",
+            Self::Bypass => "BYPASS",
+        }
+    }
+}
+
+/// A request for a manifest that may be kept.
+struct Exchange {
+    cache: ManifestCache,
+    reference: Reference,
+    /// Of the record about what the request names.
+    key: [u64; 2],
+    /// Which of the requests that are under way, in all workers.
+    id: u64,
+    stage: Stage,
+    /// What upstream has answered to HEAD.
+    head: Option<Head>,
+    /// The others wait for this request.
+    lead: Option<Lead>,
+    /// The manifest on its way to the client.
+    capture: Option<Capture>,
+    /// Of the record about anonymous clients, if this client is one and upstream has granted it
+    /// what it asked for.
+    anonymous: Option<[u64; 2]>,
+}
+
+enum Stage {
+    New,
+    /// Upstream is being asked by HEAD.
+    Asking(Subrequest),
+    /// Another request fetches the manifest.
+    Waiting(Wait, #[expect(dead_code, reason = "it wakes the request until it is dropped")] Timer),
+    /// Nothing is left to be decided.
+    Decided,
+}
+
+/// The answer to HEAD.
+struct Head {
+    status: u16,
+    /// Which manifest it grants.
+    granted: Option<Described>,
+    lines: Vec<(Vec<u8>, Vec<u8>)>,
+    /// See [`Exchange::anonymous`]; but whether upstream has granted anything is not known.
+    stale: Option<[u64; 2]>,
+    /// Nothing but what the client sent was needed, and the client is anonymous.
+    is_anonymous: bool,
+}
+
+/// A request for which others wait. They go on when it is dropped.
+struct Lead {
+    zone: Zone,
+    key: [u64; 2],
+    id: u64,
+    /// Where the manifest is kept that it came back with.
+    kept: Option<[u64; 2]>,
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.zone.lock(|zone| end(zone, self.key, self.id, self.kept));
+    }
+}
+
+fn entry(zone: &mut Locked, key: [u64; 2]) -> Entry {
+    zone.record::<5>(key).map(Entry::from).unwrap_or_default()
+}
+
+fn end(zone: &mut Locked, key: [u64; 2], id: u64, kept: Option<[u64; 2]>) {
+    let mut entry = entry(zone, key);
+    entry.end(id, kept);
+    zone.set_record(key, entry.words());
+}
+
+/// What to do next.
+enum Next {
+    /// Ask upstream by HEAD.
+    Ask,
+    /// Let the client have this.
+    Serve(Answer, Status),
+    Wait(Wait),
+    /// Let upstream answer.
+    Pass,
+}
+
+/// Runs before the content phase of every request.
+pub(crate) fn precontent(r: Request<'_>, answer: PhaseHandler) -> Phase {
+    let Some(cache) = LocConf::of(r).manifest_cache().filter(|_| r.is_main()) else {
+        return Phase::Declined;
+    };
+    let known = r.ctx::<Docker>().is_some_and(|ctx| ctx.borrow().manifest.status.is_some());
+    if !known {
+        let Some(manifest) = begin(r, cache) else { return Phase::Declined };
+        let Ok(ctx) = r.ctx_or_default::<Docker>() else { return Phase::Status(500) };
+        ctx.borrow_mut().manifest = manifest;
+    }
+    let Some(ctx) = r.ctx::<Docker>() else { return Phase::Declined };
+    let mut ctx = ctx.borrow_mut();
+    let RequestCtx { manifest: Manifest { status, exchange: Some(exchange) }, stage, .. } =
+        &mut *ctx
+    else {
+        return Phase::Declined;
+    };
+
+    match &exchange.stage {
+        Stage::Decided => return Phase::Declined,
+        Stage::Asking(subrequest) if !subrequest.is_done(r) => return Phase::Wait,
+        Stage::New | Stage::Asking(_) | Stage::Waiting(..) => {}
+    }
+    match exchange.next(r) {
+        Next::Ask => {
+            let Ok((subrequest, head)) = r.start_head() else { return Phase::Status(500) };
+            let Ok(ctx) = head.ctx_or_default::<Docker>() else { return Phase::Status(500) };
+            ctx.borrow_mut().errand = Some(Errand::ManifestHead);
+            exchange.stage = Stage::Asking(subrequest);
+            Phase::Wait
+        }
+        Next::Wait(wait) => {
+            r.watch_client();
+            exchange.stage = Stage::Waiting(wait, Timer::start(r, POLL));
+            Phase::Wait
+        }
+        Next::Serve(served, from) => {
+            *status = Some(from);
+            *stage = ctx::Stage::Answering(served);
+            exchange.stage = Stage::Decided;
+            r.set_content_handler(answer);
+            Phase::Declined
+        }
+        Next::Pass => {
+            exchange.stage = Stage::Decided;
+            Phase::Declined
+        }
+    }
+}
+
+/// What the cache has to do with a new request; `None`: nothing.
+fn begin(r: Request<'_>, cache: ManifestCache) -> Option<Manifest> {
+    let request = kind::Request::of(b"GET", r.path());
+    let reference = Reference::of(&request)?;
+    if !r.is_get_or_head() || r.is_head() {
+        return None;
+    }
+    let proxy = r.main_conf::<Docker>().proxy?;
+    let names = r.request_lines().map(|(name, _)| name);
+    if r.has_body() || !manifest::wants_whole(names) || r.location().has_proxy_cache(proxy) {
+        return Some(Manifest { status: Some(Status::Bypass), exchange: None });
+    }
+
+    // All that this key decides is who asks by HEAD first, and who waits for whom.
+    let authority = r.authority().unwrap_or_default();
+    let (host, port) = r.location().upstream_name(proxy).unwrap_or((authority, 0));
+    let parts = [b"reference", host, &port.to_le_bytes()[..], r.path(), r.query()];
+    let Key(key) = Key::of(&parts);
+    let exchange = Exchange {
+        cache,
+        reference,
+        key,
+        id: new_id(),
+        stage: Stage::New,
+        head: None,
+        lead: None,
+        capture: None,
+        anonymous: None,
+    };
+    Some(Manifest { status: Some(Status::Miss), exchange: Some(exchange) })
+}
+
+/// A number that no other request in any worker has, and not 0.
+fn new_id() -> u64 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    u64::from(std::process::id()) << 32 | u64::from(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl Exchange {
+    fn next(&mut self, r: Request<'_>) -> Next {
+        let was_asked = matches!(self.stage, Stage::Asking(_));
+        match self.head.take() {
+            Some(head) => self.next_after(r, head),
+            None if was_asked => Next::Pass,
+            None => self.turn(None),
+        }
+    }
+
+    /// Decides by the answer to HEAD.
+    fn next_after(&mut self, r: Request<'_>, mut head: Head) -> Next {
+        let zone = self.cache.zone;
+        let Some(granted) = &head.granted else {
+            let stale = if manifest::is_failure(head.status) { self.stale(r, &head) } else { None };
+            return stale.map_or(Next::Pass, |answer| Next::Serve(answer, Status::Stale));
+        };
+        let Key(key) = manifest::key(&granted.digest);
+        let Some(bytes) = zone.blob(key) else {
+            let next = self.turn(Some(key));
+            self.head = Some(head);
+            return next;
+        };
+        let Some(kept) = Kept::read(&bytes).filter(|kept| granted.grants(kept)) else {
+            return Next::Pass;
+        };
+        if let Some(key) = head.stale.filter(|_| head.is_anonymous) {
+            remember(zone, key, &kept);
+        }
+        let answer = answer(&kept, core::mem::take(&mut head.lines));
+        let status = match self.reference {
+            Reference::Digest(_) => Status::Hit,
+            Reference::Tag => Status::Revalidated,
+        };
+        Next::Serve(answer, status)
+    }
+
+    /// Decides where there is nothing to be served. `granted` is where the manifest would be kept
+    /// that upstream has granted to this client.
+    fn turn(&mut self, granted: Option<[u64; 2]>) -> Next {
+        let wait = match self.stage {
+            Stage::Waiting(wait, _) => Some(wait),
+            Stage::New | Stage::Asking(_) | Stage::Decided => None,
+        };
+        let (key, id, zone) = (self.key, self.id, self.cache.zone);
+        let by_digest = match &self.reference {
+            Reference::Digest(digest) => Some(manifest::key(digest).0),
+            Reference::Tag => None,
+        };
+        let turn = zone.lock(|zone| {
+            let mut entry = entry(zone, key);
+            let known = granted.or(by_digest).unwrap_or(entry.known);
+            if known != [0; 2] && zone.has_blob(known) {
+                return None;
+            }
+            let turn = entry.turn(id, wait, now());
+            if turn == Turn::Lead {
+                zone.set_record(key, entry.words());
+            }
+            Some(turn)
+        });
+        match (turn, granted) {
+            (None, None) => Next::Ask,
+            // It has come in this very moment.
+            (None, Some(_)) => Next::Wait(wait.unwrap_or(Wait { leader: id, since: now() })),
+            (Some(Turn::Lead), _) => {
+                self.lead = Some(Lead { zone, key, id, kept: None });
+                Next::Pass
+            }
+            (Some(Turn::Wait(wait)), _) => Next::Wait(wait),
+            (Some(Turn::Alone), _) => Next::Pass,
+        }
+    }
+
+    /// The manifest that an anonymous client had lately.
+    fn stale(&self, r: Request<'_>, head: &Head) -> Option<Answer> {
+        let (time, key, zone) = (self.cache.stale?, head.stale?, self.cache.zone);
+        if !is_anonymous(r) {
+            return None;
+        }
+        let [low, high, since] = zone.lock(|zone| zone.record::<3>(key))?;
+        if now().saturating_sub(since) > time {
+            return None;
+        }
+        let bytes = zone.blob([low, high])?;
+        let kept = Kept::read(&bytes)?;
+        let digest = kept.digest.to_string().into_bytes();
+        Some(answer(&kept, vec![(b"Docker-Content-Digest".to_vec(), digest)]))
+    }
+
+    /// The manifest on its way is there.
+    fn keep(&mut self, capture: &Capture) {
+        let zone = self.cache.zone;
+        let Key(key) = manifest::key(&capture.digest());
+        if !zone.keep_blob(key, capture.bytes()) {
+            return;
+        }
+        match &mut self.lead {
+            Some(lead) => lead.kept = Some(key),
+            None => zone.lock(|zone| end(zone, self.key, self.id, Some(key))),
+        }
+        if let (Some(anonymous), Some(kept)) = (self.anonymous, Kept::read(capture.bytes())) {
+            remember(zone, anonymous, &kept);
+        }
+    }
+}
+
+/// An anonymous client gets `kept` by upstream's leave.
+fn remember(zone: Zone, key: [u64; 2], kept: &Kept<'_>) {
+    let Key([low, high]) = manifest::key(&kept.digest);
+    zone.lock(|zone| zone.set_record(key, [low, high, now()]));
+}
+
+fn answer(kept: &Kept<'_>, lines: Vec<(Vec<u8>, Vec<u8>)>) -> Answer {
+    Answer {
+        status: 200,
+        content_type: kept.media_type.to_vec(),
+        lines,
+        body: kept.body.to_vec(),
+        yields_to_error_page: false,
+    }
+}
+
+/// Sees the header of every answer that goes on: the request's own, and that to a HEAD of ours.
+pub(crate) fn header_filter(r: Request<'_>) {
+    if !r.main_conf::<Docker>().caches_manifests {
+        return;
+    }
+    let Some(main) = r.main().ctx::<Docker>() else { return };
+    if r.is_main() {
+        begin_capture(r, main);
+    } else if let Some(ctx) = r.ctx::<Docker>()
+        && ctx.borrow().errand == Some(Errand::ManifestHead)
+        && let Some(exchange) = &mut main.borrow_mut().manifest.exchange
+    {
+        exchange.head = Some(head(r, exchange, &ctx.borrow()));
+    }
+}
+
+/// Has the body kept that comes behind the header of the request's own answer, if that is a
+/// manifest; else those who wait for it go on.
+fn begin_capture(r: Request<'_>, ctx: &RefCell<RequestCtx>) {
+    let (capture, asked) = {
+        let ctx = ctx.borrow();
+        let Some(Exchange { cache, reference, .. }) = &ctx.manifest.exchange else { return };
+        let capture = granted(r, reference).and_then(|granted| Capture::new(granted, cache.max));
+        let asked = cache.stale.filter(|_| capture.is_some()).and_then(|_| asked(r, &ctx));
+        (capture, asked)
+    };
+    if let Some(exchange) = &mut ctx.borrow_mut().manifest.exchange {
+        exchange.anonymous = asked.filter(|asked| asked.is_anonymous).map(|asked| asked.key);
+        if capture.is_none() {
+            exchange.lead = None;
+        }
+        exchange.capture = capture;
+    }
+}
+
+/// The manifest that the answer on its way grants, if it is upstream's own.
+fn granted(r: Request<'_>, reference: &Reference) -> Option<Described> {
+    let u = r.upstream().filter(|u| origin::is_answer(r, LocConf::of(r), *u))?;
+    let lines = u.lines().map(|line| (line.name(), line.value()));
+    Described::read(u.status(), lines).filter(|described| described.is_for(reference))
+}
+
+fn head(r: Request<'_>, exchange: &Exchange, ctx: &RequestCtx) -> Head {
+    let is_own = |name: &[u8]| !origin::is_set_anew(name);
+    let asked = exchange.cache.stale.and_then(|_| asked(r, ctx));
+    Head {
+        status: r.response_status(),
+        granted: granted(r, &exchange.reference),
+        lines: r
+            .response_lines()
+            .filter(|line| is_own(line.name()))
+            .map(|line| (line.name().to_vec(), line.value().to_vec()))
+            .collect(),
+        stale: asked.as_ref().map(|asked| asked.key),
+        is_anonymous: asked.is_some_and(|asked| asked.is_anonymous),
+    }
+}
+
+/// What upstream was asked, as far as it matters to anonymous clients.
+struct Asked {
+    /// Of the record about who had what.
+    key: [u64; 2],
+    /// What was sent says nothing of who asks.
+    is_anonymous: bool,
+}
+
+/// What the primary was asked, by `r` or before `r` has left it.
+fn asked(r: Request<'_>, ctx: &RequestCtx) -> Option<Asked> {
+    let from_upstream;
+    let primary = match ctx.primary.get() {
+        Some(primary) => primary,
+        None => {
+            from_upstream = origin::primary(r, r.upstream()?).ok()?;
+            &from_upstream
+        }
+    };
+    let authority = primary.url.authority();
+    let accept = r.request_lines().filter(|(name, _)| name.eq_ignore_ascii_case(b"Accept"));
+    let accepted = manifest::accepted(accept.map(|(_, value)| value));
+    let parts = [
+        b"anonymous",
+        primary.backend.as_slice(),
+        authority.as_bytes(),
+        primary.url.uri.as_bytes(),
+        &accepted,
+    ];
+    let Key(key) = Key::of(&parts);
+    // What the location adds must be seen, and a target's path may be a secret of its own.
+    let is_anonymous = primary.is_exact
+        && ctx.destination.is_none()
+        && !r.upstream().is_some_and(|u| u.has_client_certificate())
+        && is_anonymous(r)
+        && primary.lines.iter().all(|(name, value)| manifest::is_public(name, value));
+    Some(Asked { key, is_anonymous })
+}
+
+/// The client says nothing of who it is.
+fn is_anonymous(r: Request<'_>) -> bool {
+    r.request_lines().all(|(name, value)| manifest::is_public(name, value))
+}
+
+/// Sees the body of every answer before the other filters do.
+pub(crate) fn body_filter(r: Request<'_>, chain: Chain<'_>) {
+    if !r.main_conf::<Docker>().caches_manifests || !r.is_main() {
+        return;
+    }
+    let Some(ctx) = r.ctx::<Docker>() else { return };
+    let mut ctx = ctx.borrow_mut();
+    let Some(exchange) = &mut ctx.manifest.exchange else { return };
+    let Some(mut capture) = exchange.capture.take() else { return };
+    for piece in chain.pieces() {
+        match piece.map_or(Progress::Unfit, |piece| capture.take(piece)) {
+            Progress::Partial => {}
+            Progress::Whole => {
+                exchange.keep(&capture);
+                exchange.lead = None;
+                return;
+            }
+            Progress::Unfit => {
+                exchange.lead = None;
+                return;
+            }
+        }
+    }
+    exchange.capture = Some(capture);
+}
+
+/// `$docker_manifest_cache`.
+pub(crate) fn status(r: Request<'_>) -> Option<Vec<u8>> {
+    let status = r.main().ctx::<Docker>()?.borrow().manifest.status?;
+    Some(status.as_str().as_bytes().to_vec())
+}
