@@ -137,10 +137,8 @@ struct Head {
     /// Which manifest it grants.
     granted: Option<Described>,
     lines: Vec<(Vec<u8>, Vec<u8>)>,
-    /// See [`Exchange::anonymous`]; but whether upstream has granted anything is not known.
-    stale: Option<[u64; 2]>,
-    /// Nothing but what the client sent was needed, and the client is anonymous.
-    is_anonymous: bool,
+    /// What upstream was asked, where it matters to anonymous clients.
+    asked: Option<Asked>,
 }
 
 /// A request for which others wait. They go on when it is dropped.
@@ -279,7 +277,7 @@ impl Exchange {
     }
 
     /// Decides by the answer to HEAD.
-    fn next_after(&mut self, r: Request<'_>, mut head: Head) -> Next {
+    fn next_after(&mut self, r: Request<'_>, head: Head) -> Next {
         let zone = self.cache.zone;
         let Some(granted) = &head.granted else {
             let stale = if manifest::is_failure(head.status) { self.stale(r, &head) } else { None };
@@ -294,10 +292,10 @@ impl Exchange {
         let Some(kept) = Kept::read(&bytes).filter(|kept| granted.grants(kept)) else {
             return Next::Pass;
         };
-        if let Some(key) = head.stale.filter(|_| head.is_anonymous) {
-            remember(zone, key, &kept);
+        if let Some(asked) = head.asked.filter(|asked| asked.is_anonymous) {
+            remember(zone, asked.key, &kept);
         }
-        let answer = answer(&kept, core::mem::take(&mut head.lines));
+        let answer = answer(&kept, head.lines);
         let status = match self.reference {
             Reference::Digest(_) => Status::Hit,
             Reference::Tag => Status::Revalidated,
@@ -344,18 +342,23 @@ impl Exchange {
 
     /// The manifest that an anonymous client had lately.
     fn stale(&self, r: Request<'_>, head: &Head) -> Option<Answer> {
-        let (time, key, zone) = (self.cache.stale?, head.stale?, self.cache.zone);
+        let (time, asked, zone) = (self.cache.stale?, head.asked.as_ref()?, self.cache.zone);
         if !is_anonymous(r) {
             return None;
         }
-        let [low, high, since] = zone.lock(|zone| zone.record::<3>(key))?;
-        if now().saturating_sub(since) > time {
+        let [low, high, since] = zone.lock(|zone| zone.record::<3>(asked.key))?;
+        let age = now().saturating_sub(since);
+        if age > time {
             return None;
         }
         let bytes = zone.blob([low, high])?;
         let kept = Kept::read(&bytes)?;
-        let digest = kept.digest.to_string().into_bytes();
-        Some(answer(&kept, vec![(b"Docker-Content-Digest".to_vec(), digest)]))
+        let warning = manifest::warning(&asked.host, age);
+        let lines = vec![
+            (b"Docker-Content-Digest".to_vec(), kept.digest.to_string().into_bytes()),
+            (b"Warning".to_vec(), warning.into_bytes()),
+        ];
+        Some(answer(&kept, lines))
     }
 
     /// The manifest on its way is there.
@@ -435,7 +438,6 @@ fn granted(r: Request<'_>, reference: &Reference) -> Option<Described> {
 
 fn head(r: Request<'_>, exchange: &Exchange, ctx: &RequestCtx) -> Head {
     let is_own = |name: &[u8]| !origin::is_set_anew(name);
-    let asked = exchange.cache.stale.and_then(|_| asked(r, ctx));
     Head {
         status: r.response_status(),
         granted: granted(r, &exchange.reference),
@@ -444,8 +446,7 @@ fn head(r: Request<'_>, exchange: &Exchange, ctx: &RequestCtx) -> Head {
             .filter(|line| is_own(line.name()))
             .map(|line| (line.name().to_vec(), line.value().to_vec()))
             .collect(),
-        stale: asked.as_ref().map(|asked| asked.key),
-        is_anonymous: asked.is_some_and(|asked| asked.is_anonymous),
+        asked: exchange.cache.stale.and_then(|_| asked(r, ctx)),
     }
 }
 
@@ -453,6 +454,7 @@ fn head(r: Request<'_>, exchange: &Exchange, ctx: &RequestCtx) -> Head {
 struct Asked {
     /// Of the record about who had what.
     key: [u64; 2],
+    host: String,
     /// What was sent says nothing of who asks.
     is_anonymous: bool,
 }
@@ -484,7 +486,7 @@ fn asked(r: Request<'_>, ctx: &RequestCtx) -> Option<Asked> {
         && !r.upstream().is_some_and(|u| u.has_client_certificate())
         && is_anonymous(r)
         && primary.lines.iter().all(|(name, value)| manifest::is_public(name, value));
-    Some(Asked { key, is_anonymous })
+    Some(Asked { key, host: primary.url.host.clone(), is_anonymous })
 }
 
 /// The client says nothing of who it is.
@@ -501,8 +503,8 @@ pub(crate) fn body_filter(r: Request<'_>, chain: Chain<'_>) {
     let mut ctx = ctx.borrow_mut();
     let Some(exchange) = &mut ctx.manifest.exchange else { return };
     let Some(mut capture) = exchange.capture.take() else { return };
-    for piece in chain.pieces() {
-        match piece.map_or(Progress::Unfit, |piece| capture.take(piece)) {
+    for piece in chain.pieces(exchange.cache.max) {
+        match piece.map_or(Progress::Unfit, |piece| capture.take(&piece)) {
             Progress::Partial => {}
             Progress::Whole => {
                 exchange.keep(&capture);

@@ -107,6 +107,7 @@ fn fields() -> Vec<(&'static str, &'static str, String)> {
         ]
         "ngx_buf_t": nginx_sys::ngx_buf_t [
             "flush" => set_flush,
+            "in_file" => set_in_file,
             "last_buf" => set_last_buf,
             "last_in_chain" => set_last_in_chain,
             "memory" => set_memory,

@@ -243,6 +243,13 @@ pub fn is_failure(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
 }
 
+/// The value of a `Warning` (OCI distribution-spec, "Warnings") on a manifest that `host` could not
+/// be asked about, and that was granted to another client so many milliseconds ago.
+pub fn warning(host: &str, age: u64) -> String {
+    let seconds = age / 1000;
+    format!("299 - \"{host} cannot be asked, this manifest was current {seconds} seconds ago\"")
+}
+
 /// What all workers know of a reference; all zero, nothing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Entry {

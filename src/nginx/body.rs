@@ -1,6 +1,7 @@
 //! What passes through a body filter.
 
 use core::marker::PhantomData;
+use std::borrow::Cow;
 
 use nginx_sys::{ngx_buf_t, ngx_chain_t};
 
@@ -65,20 +66,31 @@ impl<'r> Chain<'r> {
         }
     }
 
-    /// The bytes, piece by piece; `None` stands for some that lie in a file.
-    pub(crate) fn pieces(self) -> impl Iterator<Item = Option<&'r [u8]>> + use<'r> {
-        self.buffers().map(|buffer| {
-            // SAFETY: `new`'s promise; nginx keeps `pos <= last` in buffers in memory.
+    /// The bytes, piece by piece; `None` stands for a piece that cannot be read, or that is longer
+    /// than `max`. nginx buffers in a file what a slow client leaves: it is in the page cache still.
+    pub(crate) fn pieces(
+        self,
+        max: usize,
+    ) -> impl Iterator<Item = Option<Cow<'r, [u8]>>> + use<'r> {
+        self.buffers().map(move |buffer| {
+            // SAFETY: `new`'s promise; nginx keeps `pos <= last` in buffers in memory, and the file
+            // open in those that are not.
             unsafe {
-                if !is_in_memory(buffer) {
-                    return ((*buffer).in_file() == 0).then_some(&[][..]);
+                if is_in_memory(buffer) {
+                    let length = (*buffer).last.addr().saturating_sub((*buffer).pos.addr());
+                    if length == 0 {
+                        return Some(Cow::Borrowed(&[][..]));
+                    }
+                    return Some(Cow::Borrowed(core::slice::from_raw_parts((*buffer).pos, length)));
                 }
-                let length = (*buffer).last.addr().saturating_sub((*buffer).pos.addr());
-                if length == 0 {
-                    Some(&[])
-                } else {
-                    Some(core::slice::from_raw_parts((*buffer).pos, length))
+                if (*buffer).in_file() == 0 {
+                    return Some(Cow::Borrowed(&[][..]));
                 }
+                let length = usize::try_from((*buffer).file_last - (*buffer).file_pos).ok()?;
+                let mut bytes = vec![0; if length <= max { length } else { return None }];
+                let (fd, at) = ((*(*buffer).file).fd, (*buffer).file_pos);
+                let read = libc::pread(fd, bytes.as_mut_ptr().cast(), length, at);
+                (usize::try_from(read) == Ok(length)).then_some(Cow::Owned(bytes))
             }
         })
     }

@@ -674,6 +674,17 @@ impl Hub {
         self.registry(|registry| registry.token("", &[repository]))
     }
 
+    /// A token with which `user` may pull from `repository`.
+    #[must_use]
+    pub fn token_of(&self, user: &str, repository: &str) -> String {
+        self.registry(|registry| registry.token(user, &[repository]))
+    }
+
+    /// From now on, a token is good for nothing.
+    pub fn revoke(&self, token: &str) {
+        self.registry(|registry| registry.revoke(token));
+    }
+
     /// Whether the registry asks for tokens (the default).
     pub fn authentication(&self, on: bool) {
         self.registry(|registry| registry.authentication = on);

@@ -460,6 +460,10 @@ impl Registry {
         Response::json(200, &answer)
     }
 
+    pub(super) fn revoke(&mut self, token: &str) {
+        self.issued.remove(token);
+    }
+
     /// A JSON Web Token (RFC 7519) that lets `user` pull from `repositories`; signed with ES256,
     /// its certificate in `x5c`, as a real registry wants it.
     pub(super) fn token(&mut self, user: &str, repositories: &[&str]) -> String {
