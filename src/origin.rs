@@ -219,7 +219,7 @@ fn filter(r: Request<'_>) -> Verdict {
     realm::filter(r, conf, u);
 
     let Some(ways) = &conf.ways else { return Verdict::Pass };
-    if !is_answer(r, conf, u) {
+    if !is_answer(r, u) {
         return Verdict::Pass;
     }
     match answered(r, conf, ways, u) {
@@ -236,17 +236,13 @@ fn is_ours(r: Request<'_>) -> bool {
 }
 
 /// What is on its way is upstream's own answer, fresh, to a request that may leave still.
-pub(crate) fn is_answer(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> bool {
-    let is_of_proxy = || {
-        let proxy = r.main_conf::<Docker>().proxy;
-        conf.is_follow || proxy.is_some_and(|proxy| u.is_of(r.location(), proxy))
-    };
+pub(crate) fn is_answer(r: Request<'_>, u: Upstream<'_>) -> bool {
     u.is_live()
         && !u.is_header_sent()
         && !r.is_cached()
         && !r.is_post_action()
         && r.err_status() == 0
-        && is_of_proxy()
+        && u.is_proxied()
 }
 
 /// nginx has written the request for the primary and is about to choose a server. A primary whose

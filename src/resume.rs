@@ -123,7 +123,7 @@ pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
     if !conf.may_resume() || !r.is_main() || !r.is_get() || r.is_header_only() {
         return;
     }
-    let Some(u) = r.upstream().filter(|u| origin::is_answer(r, conf, *u)) else { return };
+    let Some(u) = r.upstream().filter(|u| origin::is_answer(r, *u)) else { return };
     let Some(policy) = policy(r, conf, u).filter(|_| rc != ERROR && rc <= OK) else { return };
 
     let promise = match promise(r, u) {
@@ -211,7 +211,7 @@ fn judged(r: Request<'_>, main: &mut RequestCtx, ctx: &mut RequestCtx) -> bool {
         Some(destination) => destination.url.authority(),
         None => attempt.host.clone(),
     };
-    let failed = match u.filter(|u| origin::is_answer(r, LocConf::of(r), *u)) {
+    let failed = match u.filter(|u| origin::is_answer(r, *u)) {
         Some(u) => match download.promise.accept(download.received, &answer(u)) {
             Ok(()) => {
                 attempt.accept(u);

@@ -68,6 +68,12 @@ impl<'r> Upstream<'r> {
         }
     }
 
+    /// It was made by `proxy_pass`, of whatever location.
+    pub(crate) fn is_proxied(self) -> bool {
+        // SAFETY: the settings are the location's or a copy; the name is a static of the module.
+        unsafe { bytes((*(*self.as_ptr()).conf).module) == b"proxy" }
+    }
+
     /// It was made by the `proxy_pass` of `location`. `proxy` is the proxy module's number among
     /// the http modules: its configuration starts with the upstream's.
     pub(crate) fn is_of(self, location: Location, proxy: usize) -> bool {

@@ -42,7 +42,9 @@ impl Fault {
         Self::Answer(Reply::raw(bytes))
     }
 
-    pub(crate) fn reply(&self) -> Reply {
+    /// What a host that has this fault answers.
+    #[must_use]
+    pub fn reply(&self) -> Reply {
         match self {
             Self::Answer(reply) => reply.clone(),
             Self::Status(status) => {
