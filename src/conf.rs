@@ -53,6 +53,7 @@ pub(crate) struct LocConf {
     pub(crate) breaker: Option<Option<Settings>>,
     pub(crate) reserve: Option<u32>,
     pub(crate) resume: Option<Setting<Option<Resume>>>,
+    pub(crate) verify: Option<bool>,
     pub(crate) manifest_cache: Option<Option<ManifestCache>>,
     /// Where requests go that leave this location's upstream.
     pub(crate) ways: Option<Ways>,
@@ -104,6 +105,10 @@ impl LocConf {
     /// Whether downloads of some request, at least, are resumed.
     pub(crate) fn may_resume(&self) -> bool {
         self.resume.as_ref().is_some_and(|resume| resume.value.is_some())
+    }
+
+    pub(crate) fn verifies(&self) -> bool {
+        self.verify == Some(true)
     }
 
     /// How the download of a request for `uri` is resumed, if it is.
@@ -182,6 +187,7 @@ pub(crate) fn merge(cf: Conf, outer: &LocConf, inner: &mut LocConf) -> Result<()
     inherit(&mut inner.breaker, outer.breaker.as_ref());
     inherit(&mut inner.reserve, outer.reserve.as_ref());
     inherit_setting(&mut inner.resume, outer.resume.as_ref(), is_block);
+    inherit(&mut inner.verify, outer.verify.as_ref());
     inherit(&mut inner.manifest_cache, outer.manifest_cache.as_ref());
 
     let targets = inner.all_targets().len();

@@ -12,6 +12,7 @@ use crate::manifest::Manifest;
 use crate::nginx::resolver::Lookup;
 use crate::nginx::upstream::Upstream;
 use crate::resume::Download;
+use crate::verify::Check;
 
 /// What each phase learned, for those after it. It survives internal redirects.
 #[derive(Default)]
@@ -51,6 +52,8 @@ pub(crate) struct RequestCtx {
     pub(crate) is_original: bool,
     /// The answer that the client is getting, if it can be resumed.
     pub(crate) download: Option<Download>,
+    /// The answer that the client is getting, if its digest is checked.
+    pub(crate) check: Option<Check>,
 }
 
 impl RequestCtx {

@@ -14,6 +14,7 @@ mod realm;
 mod redirect;
 mod resume;
 mod variables;
+mod verify;
 mod zone;
 
 // The fence: no other module may hold `unsafe`.

@@ -431,7 +431,7 @@ fn begin_capture(r: Request<'_>, ctx: &RefCell<RequestCtx>) {
 
 /// The manifest that the answer on its way grants, if it is upstream's own.
 fn granted(r: Request<'_>, reference: &Reference) -> Option<Described> {
-    let u = r.upstream().filter(|u| origin::is_answer(r, LocConf::of(r), *u))?;
+    let u = r.upstream().filter(|u| origin::is_answer(r, *u))?;
     let lines = u.lines().map(|line| (line.name(), line.value()));
     Described::read(u.status(), lines).filter(|described| described.is_for(reference))
 }

@@ -22,6 +22,7 @@ use crate::realm::RealmRewrite;
 use crate::redirect::FollowRedirect;
 use crate::resume::{self, Resume};
 use crate::variables;
+use crate::verify::{self, Verify};
 use crate::zone::Zone;
 
 /// The module, to those who look up its configuration.
@@ -40,7 +41,7 @@ unsafe impl Module for Docker {
 }
 
 /// nginx wants the table writable, and does not write.
-static mut COMMANDS: [ngx_command_t; 11] = [
+static mut COMMANDS: [ngx_command_t; 12] = [
     location_command::<RealmRewrite>(),
     location_command::<FollowRedirect>(),
     location_command::<Fallback>(),
@@ -48,6 +49,7 @@ static mut COMMANDS: [ngx_command_t; 11] = [
     location_command::<BreakerDirective>(),
     location_command::<FallbackReserve>(),
     location_command::<Resume>(),
+    location_command::<Verify>(),
     location_command::<ManifestCacheDirective>(),
     main_command::<Keepalive>(),
     main_command::<Zone>(),
@@ -130,6 +132,7 @@ unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
                 // SAFETY: the request that we were given.
                 let rc = unsafe { filter::next_header(r) };
                 resume::begin(request, rc);
+                verify::begin(request, rc);
                 rc
             }
             // The answer is not sent: the caller finds its upstream finalized already.

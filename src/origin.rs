@@ -584,6 +584,15 @@ fn go_on(
     Next::Answer
 }
 
+/// The URI that the primary of `r` was asked for; `u` is who has answered.
+pub(crate) fn uri(r: Request<'_>, u: Upstream<'_>) -> String {
+    let known = r.ctx::<Docker>().and_then(|ctx| {
+        let ctx = ctx.borrow();
+        ctx.primary.get().map(|primary| primary.url.uri.clone())
+    });
+    known.unwrap_or_else(|| String::from_utf8_lossy(u.uri()).into_owned())
+}
+
 /// The host that is being asked.
 pub(crate) fn asked(ctx: &RequestCtx) -> String {
     match (&ctx.destination, ctx.primary.get()) {

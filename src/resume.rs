@@ -11,7 +11,7 @@ use std::cell::RefCell;
 
 use nginx_sys::ngx_int_t;
 use once_cell::unsync::OnceCell;
-use rules::directive::{self, Resume as Policy};
+use rules::directive;
 use rules::resume::{self, Answer, Ended, Promise, Way};
 
 use crate::conf::{LocConf, Setting};
@@ -24,7 +24,7 @@ use crate::nginx::request::Request;
 use crate::nginx::subrequest::Entry;
 use crate::nginx::upstream::{Sender, Upstream};
 use crate::nginx::{ERROR, NoMemory, OK};
-use crate::{fallback, origin};
+use crate::{fallback, origin, verify};
 
 /// `docker_resume on | off [tries=number] [stall=time]`
 pub(crate) struct Resume;
@@ -117,15 +117,20 @@ impl Attempt {
     }
 }
 
+/// The upstream whose answer is going to the client: its header has gone out, and nginx said `rc`.
+pub(crate) fn sending(r: Request<'_>, rc: ngx_int_t) -> Option<Upstream<'_>> {
+    let has_body = r.is_main() && r.is_get() && !r.is_header_only() && rc != ERROR && rc <= OK;
+    r.upstream().filter(|u| has_body && origin::is_answer(r, *u))
+}
+
 /// The header of the answer has gone out, and nginx said `rc`.
 pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
     let conf = LocConf::of(r);
-    if !conf.may_resume() || !r.is_main() || !r.is_get() || r.is_header_only() {
+    if !conf.may_resume() {
         return;
     }
-    let Some(u) = r.upstream().filter(|u| origin::is_answer(r, *u)) else { return };
-    let Some(policy) = policy(r, conf, u).filter(|_| rc != ERROR && rc <= OK) else { return };
-
+    let Some(u) = sending(r, rc) else { return };
+    let Some(policy) = conf.resume(&origin::uri(r, u)) else { return };
     let promise = match promise(r, u) {
         Ok(promise) => promise,
         Err(why) => {
@@ -148,15 +153,6 @@ pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
         resumes: 0,
         attempt,
     });
-}
-
-/// The policy for a request, by the URI that the primary was asked for.
-fn policy(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> Option<Policy> {
-    let known = r.ctx::<Docker>().and_then(|ctx| {
-        let ctx = ctx.borrow();
-        ctx.primary.get().map(|primary| conf.resume(&primary.url.uri))
-    });
-    known.unwrap_or_else(|| conf.resume(&String::from_utf8_lossy(u.uri())))
 }
 
 /// What the client has been promised, if it can be told which bytes are the rest of it.
@@ -247,9 +243,18 @@ pub(crate) fn body_filter(
     if !r.is_main() {
         return if is_rest(r) { rest(r, chain, next) } else { next() };
     }
-    let ctx = if LocConf::of(r).may_resume() { r.ctx::<Docker>() } else { None };
-    let Some(ctx) = ctx else { return next() };
-    let state = pass(r, chain, &mut ctx.borrow_mut());
+    let conf = LocConf::of(r);
+    if !conf.may_resume() && !conf.verifies() {
+        return next();
+    }
+    let Some(ctx) = r.ctx::<Docker>() else { return next() };
+    let state = {
+        let mut ctx = ctx.borrow_mut();
+        if !verify::permits(r, &mut ctx, chain) {
+            return ERROR;
+        }
+        pass(r, chain, &mut ctx)
+    };
     let rc = next();
     if state != State::Broken || rc == ERROR {
         return rc;
@@ -300,6 +305,9 @@ fn rest(r: Request<'_>, chain: Chain<'_>, next: impl FnOnce() -> ngx_int_t) -> n
         }
         if !download.is_whole() && r.upstream().is_none_or(|u| !u.is_live()) {
             note_end(&mut ctx);
+        }
+        if !verify::permits(r, &mut ctx, chain) {
+            return ERROR;
         }
     }
     next()

@@ -223,6 +223,14 @@ fn docker_resume_says_what_it_takes() {
 }
 
 #[test]
+fn docker_verify_says_what_it_takes() {
+    assert_invalid(
+        "docker_verify",
+        &[("another word", "yes", "yes", "\"on\" or \"off\""), ("two words", "on off", "on", ONLY)],
+    );
+}
+
+#[test]
 fn docker_keepalive_says_what_it_takes() {
     let allowed =
         "a number of connections, \"off\", \"timeout=time\", \"requests=number\" or \"time=time\"";
@@ -347,6 +355,7 @@ fn a_second_directive_at_the_same_level_is_refused() {
         ("docker_resume", "on"),
         ("docker_breaker", "on"),
         ("docker_fallback_reserve", "1"),
+        ("docker_verify", "on"),
         ("docker_keepalive", "8"),
     ] {
         let twice = format!("{directive} {argument}; {directive} {argument};");
@@ -466,6 +475,7 @@ fn directives_stand_in_http_server_and_location() {
         ("docker_fallback", "https://a"),
         ("docker_fallback_on", "error"),
         ("docker_resume", "on"),
+        ("docker_verify", "on"),
         ("docker_manifest_cache", "off"),
         ("docker_breaker", "on"),
         ("docker_fallback_reserve", "1"),

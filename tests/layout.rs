@@ -76,6 +76,7 @@ fn fields() -> Vec<(&'static str, &'static str, String)> {
             "keepalive" => set_keepalive,
             "request_sent" => set_request_sent,
             "request_body_sent" => set_request_body_sent,
+            "cacheable" => set_cacheable,
             "store" => set_store,
             "upgrade" => set_upgrade,
         ]

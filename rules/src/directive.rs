@@ -397,6 +397,15 @@ pub fn errors(args: &[&str]) -> Result<bool, ArgError> {
     on_or_off(args)
 }
 
+/// Reads the argument of `docker_verify`.
+///
+/// # Errors
+///
+/// If it is not `on` or `off` alone.
+pub fn verify(args: &[&str]) -> Result<bool, ArgError> {
+    on_or_off(args)
+}
+
 /// Reads the argument of `docker_push`.
 ///
 /// # Errors

@@ -3,7 +3,16 @@
 use core::marker::PhantomData;
 use std::borrow::Cow;
 
-use nginx_sys::{ngx_buf_t, ngx_chain_t};
+use nginx_sys::{ngx_buf_t, ngx_chain_t, ngx_read_file};
+
+use super::log::Level;
+use super::request::Request;
+
+/// Files are read so many bytes at a time.
+const PIECE: usize = 64 * 1024;
+
+/// nginx's log says why.
+pub(crate) struct Unreadable;
 
 /// The buffers of one call of a body filter; none if nginx only asks to go on sending.
 #[derive(Clone, Copy)]
@@ -47,6 +56,42 @@ impl<'r> Chain<'r> {
                 }
             })
             .sum()
+    }
+
+    /// Passes the bytes to `take`, piece by piece; those that nginx has put into a file are read.
+    pub(crate) fn read(
+        self,
+        r: Request<'_>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), Unreadable> {
+        for buffer in self.buffers() {
+            // SAFETY: `new`'s promise; nginx keeps `pos <= last`, and a buffer that is in a file
+            // only has its file open.
+            unsafe {
+                if is_in_memory(buffer) {
+                    let length = (*buffer).last.offset_from_unsigned((*buffer).pos);
+                    if length > 0 {
+                        take(core::slice::from_raw_parts((*buffer).pos, length));
+                    }
+                    continue;
+                }
+                let mut at = (*buffer).file_pos;
+                let mut piece = vec![0; PIECE];
+                while at < (*buffer).file_last {
+                    let left = usize::try_from((*buffer).file_last - at).unwrap_or(PIECE);
+                    let size = left.min(PIECE);
+                    let got = ngx_read_file((*buffer).file, piece.as_mut_ptr(), size, at);
+                    let got = usize::try_from(got).unwrap_or(0);
+                    let Some(bytes) = piece.get(..got).filter(|bytes| !bytes.is_empty()) else {
+                        r.log(Level::Error, format_args!("a buffered response cannot be read"));
+                        return Err(Unreadable);
+                    };
+                    take(bytes);
+                    at += got as nginx_sys::off_t;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The response ends with it.

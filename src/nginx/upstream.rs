@@ -68,6 +68,17 @@ impl<'r> Upstream<'r> {
         }
     }
 
+    /// Lets nothing of its answer into a cache, or a file of `proxy_store`.
+    pub(crate) fn keep_nothing(self) {
+        // SAFETY: bits of an upstream in the request's pool; nginx looks at them when the answer
+        // has come to its end.
+        unsafe {
+            #[cfg(ngx_feature = "http_cache")]
+            (*self.as_ptr()).set_cacheable(0);
+            (*self.as_ptr()).set_store(0);
+        }
+    }
+
     /// It was made by `proxy_pass`, of whatever location.
     pub(crate) fn is_proxied(self) -> bool {
         // SAFETY: the settings are the location's or a copy; the name is a static of the module.

@@ -1,0 +1,187 @@
+//! `docker_verify`: what a client gets for a digest has that digest.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so and stops"
+)]
+
+use support::{
+    CLOUDFLARE, Connection, End, Hub, Nginx, NginxBuilder, REGISTRY, Reply, Response, Shape, get,
+    noise, wait_for,
+};
+
+const MB: usize = 1 << 20;
+
+/// A hub with a blob, the blob's path, and content of the same length that is not it.
+fn hub() -> (Hub, String, Vec<u8>, Vec<u8>) {
+    let hub = Hub::start();
+    hub.authentication(false);
+    let blob = noise(7, MB);
+    let digest = hub.add_blob(blob.clone());
+    let mut other = blob.clone();
+    other[MB - 1] ^= 1;
+    (hub, format!("/v2/library/x/blobs/{digest}"), blob, other)
+}
+
+fn mirror(hub: &Hub) -> NginxBuilder {
+    let private = hub.network();
+    Nginx::builder()
+        .http(&hub.http_conf())
+        .http(&format!("docker_follow_redirect on private={private};"))
+}
+
+fn location(directives: &str) -> String {
+    format!("location / {{ docker_verify on; {directives} proxy_pass https://{REGISTRY}; }}")
+}
+
+fn answer(hub: &Hub, response: &Response) {
+    let reply = Reply::from(response.clone());
+    hub.off(CLOUDFLARE);
+    hub.route(CLOUDFLARE, move |_| reply.clone());
+}
+
+/// Ways for an answer through nginx, on one that has them all: plain and HTTP/2 servers.
+const SETTINGS: [&str; 3] = [
+    "proxy_buffering off;",
+    "proxy_buffering on;",
+    // Whatever the client does not take at once goes through a file.
+    "proxy_buffering on; proxy_buffers 2 4k; proxy_busy_buffers_size 4k; proxy_buffer_size 4k;",
+];
+
+#[test]
+fn the_right_content_passes() {
+    let (hub, path, blob, _) = hub();
+    let whole = Response::new(200).body(&blob);
+    for settings in SETTINGS {
+        let nginx =
+            mirror(&hub).server(&location(settings)).h2c_server(&location(settings)).start();
+        for (framing, response) in
+            [("with its length", whole.clone()), ("in chunks", whole.clone().chunked(10_000))]
+        {
+            answer(&hub, &response);
+            for request in [get(&nginx.url(&path)), get(&nginx.url_of(1, &path)).http2()] {
+                let got = request.send();
+                assert!(got.complete && got.body == blob, "{framing}, {settings}");
+            }
+        }
+        assert!(!nginx.errors().contains("in place of"), "{settings}");
+    }
+}
+
+#[test]
+fn other_content_is_not_sent_to_its_end() {
+    let (hub, path, _, other) = hub();
+    let whole = Response::new(200).body(&other);
+    for settings in SETTINGS {
+        let nginx =
+            mirror(&hub).server(&location(settings)).h2c_server(&location(settings)).start();
+        for (framing, response) in
+            [("with its length", whole.clone()), ("in chunks", whole.clone().chunked(10_000))]
+        {
+            answer(&hub, &response);
+            for request in [get(&nginx.url(&path)), get(&nginx.url_of(1, &path)).http2()] {
+                let before = nginx.errors().len();
+                // Nothing at all may have been sent yet.
+                let complete = request.try_send().is_ok_and(|got| got.complete);
+                assert!(!complete, "{framing}, {settings}");
+                let want = format!("{CLOUDFLARE}: sent content with the digest \"sha256:");
+                wait_for(&want, || nginx.errors()[before..].contains(&want));
+            }
+        }
+        let digest = path.rsplit('/').next().unwrap();
+        let line = nginx.wait_for_log(&format!("in place of \"{digest}\""));
+        assert!(line.contains("[error]"), "{line}");
+    }
+}
+
+#[test]
+fn what_lies_in_a_file_is_checked_too() {
+    let (hub, path, blob, other) = hub();
+    let nginx = mirror(&hub)
+        .http("proxy_cache_path %prefix%/cache keys_zone=a:1m;")
+        .server(&format!(
+            "location / {{
+                 docker_verify on;
+                 docker_follow_redirect off;
+                 proxy_cache a;
+                 proxy_cache_valid 200 1m;
+                 proxy_pass https://{REGISTRY};
+             }}"
+        ))
+        .start();
+    for (name, content, complete) in [("other", &other, false), ("right", &blob, true)] {
+        let reply = Reply::from(Response::new(200).body(content));
+        hub.off(REGISTRY);
+        hub.route(REGISTRY, move |_| reply.clone());
+        let got = get(&nginx.url(&path)).try_send();
+        assert_eq!(got.is_ok_and(|got| got.complete), complete, "{name}");
+    }
+    // From the cache; had the other content been kept, it would have been sent the second time.
+    hub.refuse(REGISTRY);
+    assert!(get(&nginx.url(&path)).send().body == blob);
+}
+
+#[test]
+fn a_slow_client_gets_the_right_content_out_of_a_file() {
+    let (hub, path, ..) = hub();
+    let large = noise(9, 32 * MB);
+    let path = format!("{}/{}", path.rsplit_once('/').unwrap().0, hub.add_blob(large.clone()));
+    let nginx = mirror(&hub).server(&location(SETTINGS[2])).start();
+    let request = get(&nginx.url(&path));
+    let mut client = Connection::open(&request).unwrap();
+    client.start(&request).unwrap();
+    client.head("GET").unwrap();
+    // More than the sockets take.
+    nginx.wait_for_log("is buffered to a temporary file");
+
+    assert!(client.take(large.len()).unwrap() == large);
+}
+
+#[test]
+fn only_whole_blobs_are_checked() {
+    let (hub, path, _, other) = hub();
+    let nginx = mirror(&hub).server(&location("")).start();
+    let manifest = path.replace("/blobs/", "/manifests/");
+    let coded = Response::new(200).header("Content-Encoding", "gzip").body(&other);
+    let part =
+        Response::new(206).header("Content-Range", format!("bytes 0-{}/{MB}", MB - 1)).body(&other);
+    for (name, path, response) in [
+        ("a manifest", &manifest, Response::new(200).body(&other)),
+        ("another digest", &path.replace("sha256:", "sha512:"), Response::new(200).body(&other)),
+        ("encoded", &path, coded),
+        ("a part", &path, part),
+        ("an error", &path, Response::new(404).body(&other)),
+    ] {
+        hub.off(REGISTRY);
+        let reply = Reply::from(response);
+        hub.route(REGISTRY, move |_| reply.clone());
+        let got = get(&nginx.url(path)).send();
+        assert!(got.complete && got.body == other, "{name}");
+    }
+}
+
+#[test]
+fn the_rest_of_a_download_is_checked_with_its_beginning() {
+    let (hub, path, blob, other) = hub();
+    let nginx = mirror(&hub).server(&location("docker_resume on;")).start();
+    for (name, content, complete) in [("right", &blob, true), ("other", &other, false)] {
+        let (first, rest) = (blob.clone(), content[1000..].to_vec());
+        hub.off(CLOUDFLARE);
+        hub.route(CLOUDFLARE, move |request| {
+            if request.header("range").is_none() {
+                let whole = Response::new(200).body(&first);
+                return whole.shape(Shape::CutBody(1000, End::Close)).into();
+            }
+            Response::new(206)
+                .header("Content-Range", format!("bytes 1000-{}/{MB}", MB - 1))
+                .body(&rest)
+                .into()
+        });
+        let got = get(&nginx.url(&path)).send();
+        assert_eq!(got.complete, complete, "{name}");
+        assert!(!complete || got.body == blob, "{name}");
+    }
+    nginx.wait_for_log("in place of");
+}
