@@ -37,6 +37,8 @@ pub(crate) struct MainConf {
     pub(crate) upstreams: Intercepted,
     /// Some location has a `docker_manifest_cache`.
     pub(crate) caches_manifests: bool,
+    /// Errors are told as a registry tells them somewhere.
+    has_errors: bool,
     /// Where a follow location may be needed.
     places: Vec<Place>,
     /// Follow locations are being made: they are no such places themselves.
@@ -55,6 +57,7 @@ pub(crate) struct LocConf {
     pub(crate) resume: Option<Setting<Option<Resume>>>,
     pub(crate) verify: Option<bool>,
     pub(crate) manifest_cache: Option<Option<ManifestCache>>,
+    pub(crate) errors: Option<Setting<bool>>,
     /// Where requests go that leave this location's upstream.
     pub(crate) ways: Option<Ways>,
     /// This is a follow location.
@@ -83,8 +86,17 @@ impl<T> Setting<T> {
 
     /// The value, if it acts on a request for `uri` (as it was sent upstream).
     fn acting_on(&self, uri: &str) -> Option<&T> {
-        (self.own || uri.starts_with("/v2/")).then_some(&self.value)
+        self.acting(is_api(uri.as_bytes()))
     }
+
+    fn acting(&self, is_api: bool) -> Option<&T> {
+        (self.own || is_api).then_some(&self.value)
+    }
+}
+
+/// The path is one of a registry's API.
+pub(crate) fn is_api(path: &[u8]) -> bool {
+    path.starts_with(b"/v2/")
 }
 
 impl LocConf {
@@ -149,6 +161,18 @@ impl LocConf {
         (all.contains(&true), all.contains(&false))
     }
 
+    /// Errors are told as a registry tells them, for requests to its API or for others. Unless it
+    /// says itself, a location does so for all requests that another directive acts on.
+    pub(crate) fn errors(&self, is_api: bool) -> bool {
+        if let Some(errors) = &self.errors {
+            return errors.acting(is_api).is_some_and(|on| *on);
+        }
+        let rewrites = is_api && matches!(self.realm, Some(Realm::Request | Realm::Url(_)));
+        let follows = || self.follow.as_ref()?.acting(is_api)?.as_ref();
+        let falls_back = || self.fallback.as_ref()?.acting(is_api)?.first();
+        rewrites || follows().is_some() || falls_back().is_some()
+    }
+
     /// There are fallback targets, for some request at least.
     pub(crate) fn has_fallback(&self) -> bool {
         !self.all_targets().is_empty()
@@ -189,6 +213,7 @@ pub(crate) fn merge(cf: Conf, outer: &LocConf, inner: &mut LocConf) -> Result<()
     inherit_setting(&mut inner.resume, outer.resume.as_ref(), is_block);
     inherit(&mut inner.verify, outer.verify.as_ref());
     inherit(&mut inner.manifest_cache, outer.manifest_cache.as_ref());
+    inherit_setting(&mut inner.errors, outer.errors.as_ref(), is_block);
 
     let targets = inner.all_targets().len();
     let hops = inner.policy().map_or(0, |policy| usize::from(policy.hops));
@@ -203,6 +228,7 @@ pub(crate) fn merge(cf: Conf, outer: &LocConf, inner: &mut LocConf) -> Result<()
 
     let main = cf.main_conf::<Docker>();
     main.caches_manifests |= inner.manifest_cache().is_some();
+    main.has_errors |= inner.errors(true);
     if !main.is_complete && (hops > 0 || targets > 0) {
         main.places.push(place);
     }
@@ -223,6 +249,7 @@ fn inherit_setting<T>(inner: &mut Option<Setting<T>>, outer: Option<&Setting<T>>
 
 /// The callbacks that `module.rs` has for nginx.
 pub(crate) struct Hooks {
+    pub(crate) rewrite: PhaseHandler,
     pub(crate) preaccess: PhaseHandler,
     pub(crate) precontent: PhaseHandler,
     pub(crate) init_peer: InitPeer,
@@ -242,6 +269,11 @@ pub(crate) fn complete(cf: Conf, hooks: &Hooks) -> Result<(), Refused> {
     if main.caches_manifests {
         cf.add_handler(HttpPhase::PreContent, hooks.precontent).map_err(|_| Refused)?;
     }
+    if main.has_errors {
+        // An error page may be answered in either.
+        cf.add_handler(HttpPhase::ServerRewrite, hooks.rewrite).map_err(|_| Refused)?;
+        cf.add_handler(HttpPhase::Rewrite, hooks.rewrite).map_err(|_| Refused)?;
+    }
 
     let places: Vec<Place> = core::mem::take(&mut main.places)
         .into_iter()
@@ -251,10 +283,10 @@ pub(crate) fn complete(cf: Conf, hooks: &Hooks) -> Result<(), Refused> {
         return Ok(());
     }
 
-    cf.add_handler(HttpPhase::PreAccess, hooks.preaccess).map_err(|_| Refused)?;
     if main.zone().is_some() {
         main.upstreams = cf.intercept_upstreams(hooks.before_asking);
     }
+    cf.add_handler(HttpPhase::PreAccess, hooks.preaccess).map_err(|_| Refused)?;
     cf.add_upstream(origin::UPSTREAM, hooks.init_peer).map_err(|_| Refused)?;
     on_cycle_end(cf, hooks.cycle_end).map_err(|_| Refused)?;
     for (number, place) in places.into_iter().enumerate() {

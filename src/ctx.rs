@@ -54,6 +54,8 @@ pub(crate) struct RequestCtx {
     pub(crate) download: Option<Download>,
     /// The answer that the client is getting, if its digest is checked.
     pub(crate) check: Option<Check>,
+    /// The answer comes from an `error_page` of the user's.
+    pub(crate) is_error_page: bool,
 }
 
 impl RequestCtx {
@@ -61,8 +63,13 @@ impl RequestCtx {
     /// error page of the user's has led away from.
     pub(crate) fn begin(&mut self, u: Upstream<'_>) {
         if self.upstream != Some(u.id()) {
-            let (errand, manifest) = (self.errand, core::mem::take(&mut self.manifest));
-            *self = Self { errand, manifest, upstream: Some(u.id()), ..Self::default() };
+            *self = Self {
+                errand: self.errand,
+                manifest: core::mem::take(&mut self.manifest),
+                upstream: Some(u.id()),
+                is_error_page: self.is_error_page,
+                ..Self::default()
+            };
         }
     }
 }
@@ -140,6 +147,8 @@ pub(crate) enum Stage {
     Asking(Vec<SocketAddr>),
     /// Send this.
     Answering(Answer),
+    /// Nobody answered: end with this status.
+    Failed(u16),
 }
 
 /// An answer that no upstream is sending.
@@ -149,7 +158,6 @@ pub(crate) struct Answer {
     pub(crate) content_type: Vec<u8>,
     pub(crate) lines: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) body: Vec<u8>,
-    /// An `error_page` of the user's takes precedence: nginx or we made the answer up, or the
-    /// user has upstream's errors intercepted.
+    /// An `error_page` of the user's takes precedence, who has upstream's errors intercepted.
     pub(crate) yields_to_error_page: bool,
 }

@@ -1,12 +1,13 @@
 //! An nginx module that turns a stock nginx into a mirror of container registries.
 //!
 //! Start with `module.rs`, which is what nginx reads, then one file a directive: `realm.rs`,
-//! `redirect.rs`, `fallback.rs`, `manifest.rs`. `origin.rs` is where requests go that leave the configured
+//! `redirect.rs`, `fallback.rs`, `manifest.rs`, `errors.rs`. `origin.rs` is where requests go that leave the configured
 //! upstream. What is decided is in the crate `rules`; how nginx is told is in `nginx/`.
 
 mod breaker;
 mod conf;
 mod ctx;
+mod errors;
 mod fallback;
 mod manifest;
 mod origin;

@@ -11,12 +11,13 @@ use nginx_sys::{
 use crate::breaker::{BreakerDirective, FallbackReserve};
 use crate::conf::{self, LocConf, MainConf};
 use crate::ctx::RequestCtx;
+use crate::errors::{self, Errors};
 use crate::fallback::{Fallback, FallbackOn};
 use crate::manifest::{self, ManifestCacheDirective};
 use crate::nginx::body::Chain;
 use crate::nginx::conf::{Conf, REFUSED, location_command, main_command};
 use crate::nginx::request::Request;
-use crate::nginx::{ERROR, Module, OK, filter, guard, idle, peer, shm, variable};
+use crate::nginx::{DECLINED, ERROR, Module, OK, filter, guard, idle, peer, shm, variable};
 use crate::origin::{self, Keepalive, Verdict};
 use crate::realm::RealmRewrite;
 use crate::redirect::FollowRedirect;
@@ -41,7 +42,7 @@ unsafe impl Module for Docker {
 }
 
 /// nginx wants the table writable, and does not write.
-static mut COMMANDS: [ngx_command_t; 12] = [
+static mut COMMANDS: [ngx_command_t; 13] = [
     location_command::<RealmRewrite>(),
     location_command::<FollowRedirect>(),
     location_command::<Fallback>(),
@@ -51,6 +52,7 @@ static mut COMMANDS: [ngx_command_t; 12] = [
     location_command::<Resume>(),
     location_command::<Verify>(),
     location_command::<ManifestCacheDirective>(),
+    location_command::<Errors>(),
     main_command::<Keepalive>(),
     main_command::<Zone>(),
     ngx_command_t::empty(),
@@ -89,7 +91,8 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
         // SAFETY: nginx passes a live `cf`.
         let cf = unsafe { Conf::new(cf) };
         filter::install(header_filter, body_filter);
-        let hooks = conf::Hooks { preaccess, precontent, init_peer, before_asking, cycle_end };
+        let hooks =
+            conf::Hooks { rewrite, preaccess, precontent, init_peer, before_asking, cycle_end };
         if conf::complete(cf, &hooks).is_ok() { OK } else { ERROR }
     })
 }
@@ -127,19 +130,22 @@ unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
         // SAFETY: nginx calls header filters with a live request.
         let request = unsafe { Request::new(r) };
         match origin::header_filter(request) {
-            Verdict::Pass => {
-                manifest::header_filter(request);
-                // SAFETY: the request that we were given.
-                let rc = unsafe { filter::next_header(r) };
-                resume::begin(request, rc);
-                verify::begin(request, rc);
-                rc
-            }
+            Verdict::Pass => {}
             // The answer is not sent: the caller finds its upstream finalized already.
-            Verdict::Left => ERROR,
+            Verdict::Left => return ERROR,
             // It has no header of its own.
-            Verdict::Rest => OK,
+            Verdict::Rest => return OK,
         }
+        manifest::header_filter(request);
+        let Ok(error) = errors::filter(request) else { return ERROR };
+        // SAFETY: the request that we were given.
+        let rc = unsafe { filter::next_header(r) };
+        if let Some(body) = error {
+            return request.send_instead(rc, &body);
+        }
+        resume::begin(request, rc);
+        verify::begin(request, rc);
+        rc
     })
 }
 
@@ -159,6 +165,14 @@ unsafe extern "C" fn body_filter(r: *mut ngx_http_request_t, chain: *mut ngx_cha
 unsafe extern "C" fn run_rest(r: *mut ngx_http_request_t) {
     // SAFETY: nginx calls write event handlers with a live request.
     guard((), || resume::run(unsafe { Request::new(r) }));
+}
+
+unsafe extern "C" fn rewrite(r: *mut ngx_http_request_t) -> ngx_int_t {
+    guard(ERROR, || {
+        // SAFETY: nginx calls phase handlers with a live request.
+        errors::entered(unsafe { Request::new(r) });
+        DECLINED
+    })
 }
 
 unsafe extern "C" fn preaccess(r: *mut ngx_http_request_t) -> ngx_int_t {

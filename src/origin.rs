@@ -17,7 +17,7 @@ use nginx_sys::ngx_int_t;
 use rules::body::{Body, Framing};
 use rules::breaker::Reason;
 use rules::directive::{self, Keepalive as Argument};
-use rules::error::{self, Code};
+use rules::error;
 use rules::fallback::{Authorization, Outcome, Step, Target};
 use rules::location::{LocationError, Scheme, Url};
 use rules::redirect::Policy;
@@ -25,7 +25,7 @@ use rules::request::{Carry, Head};
 use rules::{body, request, resolv};
 
 use crate::breaker::{Refusal, Subject};
-use crate::conf::{self, LocConf, MainConf};
+use crate::conf::{self, LocConf, MainConf, is_api};
 use crate::ctx::{Answer, Destination, Errand, Primary, Reach, Relation, RequestCtx, Stage};
 use crate::module::Docker;
 use crate::nginx::conf::{Conf, Directive, SetError};
@@ -38,7 +38,7 @@ use crate::nginx::resolver::{self, StartError};
 use crate::nginx::upstream::Upstream;
 use crate::nginx::{AGAIN, DECLINED, ERROR, NoMemory};
 use crate::redirect::Outcome as Followed;
-use crate::{breaker, fallback, realm, redirect, resume};
+use crate::{breaker, errors, fallback, realm, redirect, resume};
 
 /// The upstream of the follow location, under a name that no host has (RFC 6761, section 6.4).
 pub(crate) const UPSTREAM: &str = "docker-origin.invalid";
@@ -577,10 +577,10 @@ fn go_on(
         Step::Answer => {}
     }
     ctx.is_original = true;
-    ctx.stage = Stage::Answering(match ctx.original.take() {
-        Some(original) => original,
-        None => unavailable(ctx),
-    });
+    ctx.stage = match ctx.original.take() {
+        Some(original) => Stage::Answering(original),
+        None => Stage::Failed(ctx.status_without_answer.unwrap_or(502)),
+    };
     Next::Answer
 }
 
@@ -593,8 +593,23 @@ pub(crate) fn uri(r: Request<'_>, u: Upstream<'_>) -> String {
     known.unwrap_or_else(|| String::from_utf8_lossy(u.uri()).into_owned())
 }
 
-/// The host that is being asked.
+/// The host that is being asked, and what it is to the request.
 pub(crate) fn asked(ctx: &RequestCtx) -> String {
+    let relation = ctx.destination.as_ref().map(|destination| destination.relation);
+    format!("{} {}", part(relation, is_api(first_uri(ctx).as_bytes())), host(ctx))
+}
+
+/// What a host is to a request: none has a relation that was not led there.
+pub(crate) fn part(relation: Option<Relation>, is_api: bool) -> &'static str {
+    match relation {
+        Some(Relation::Fallback) => "fallback",
+        Some(Relation::Foreign) => "CDN",
+        Some(Relation::Same) | None if is_api => "registry",
+        Some(Relation::Same) | None => "upstream",
+    }
+}
+
+fn host(ctx: &RequestCtx) -> String {
     match (&ctx.destination, ctx.primary.get()) {
         (Some(destination), _) => destination.url.authority(),
         (None, Some(primary)) => primary.url.authority(),
@@ -602,15 +617,9 @@ pub(crate) fn asked(ctx: &RequestCtx) -> String {
     }
 }
 
-/// The error for a request that nobody answered: names hosts and reasons, no addresses.
-fn unavailable(ctx: &RequestCtx) -> Answer {
-    Answer {
-        status: ctx.status_without_answer.unwrap_or(502),
-        content_type: b"application/json".to_vec(),
-        lines: Vec::new(),
-        body: error::body(Code::Unavailable, &ctx.outcomes.join("; ")).into_bytes(),
-        yields_to_error_page: true,
-    }
+/// How an answer is told whose body is not.
+pub(crate) fn answered_with(who: &str, status: u16) -> String {
+    format!("{who}: {}", Outcome::Status(status))
 }
 
 /// Lets go of an upstream that has answered, and makes the internal redirect.
@@ -623,12 +632,16 @@ fn leave(
     // Every destination has a follow location; without one the answer stays what it is.
     let Some(location) = location else { return Verdict::Pass };
     ctx.borrow_mut().spent = Some(u.id());
-    // Behind an interim answer comes another.
-    let keep = u.status() >= 200 && u.is_persistent() && matches!(whole_body(u), Body::Whole(_));
-    u.release(keep);
+    u.release(is_reusable(u));
     r.clear_response();
     r.enter(location);
     Verdict::Left
+}
+
+/// The connection may serve another request, though nobody reads this answer's body.
+pub(crate) fn is_reusable(u: Upstream<'_>) -> bool {
+    // Behind an interim answer comes another.
+    u.status() >= 200 && u.is_persistent() && matches!(whole_body(u), Body::Whole(_))
 }
 
 /// The body of the answer, if all of it is there: what is not yet read may lie in the socket.
@@ -690,7 +703,7 @@ fn original(r: Request<'_>, u: Upstream<'_>, ctx: &RequestCtx) -> Answer {
         .filter(|line| !(is_foreign && request::speaks_for_origin(line.name())))
         .map(|line| (line.name().to_vec(), line.value().to_vec()))
         .collect();
-    answer_of(u, lines, r.content_type(), r, false)
+    answer_of(u, lines, r.content_type(), r, &asked(ctx), false)
 }
 
 /// An answer with the status of `u` and its body, if that was small; else registry JSON.
@@ -699,18 +712,19 @@ fn answer_of(
     mut lines: Vec<(Vec<u8>, Vec<u8>)>,
     content_type: &[u8],
     r: Request<'_>,
+    who: &str,
     yields_to_error_page: bool,
 ) -> Answer {
     let status = u.status();
     lines.retain(|(name, _)| !is_set_anew(name));
+    let is_markup = status >= 400 && errors::acts(r) && error::is_markup(content_type);
     let (content_type, body) = match whole_body(u) {
-        Body::Whole(body) if !r.is_head() => (content_type.to_vec(), body.into_owned()),
-        Body::Whole(_) => (content_type.to_vec(), Vec::new()),
-        Body::Partial | Body::Surplus => {
-            lines.retain(|(name, _)| !describes_body(name));
-            let code = error::code_for(status);
-            let message = format!("upstream answered with status {status}");
-            (b"application/json".to_vec(), error::body(code, &message).into_bytes())
+        Body::Whole(_) if r.is_head() && !is_markup => (content_type.to_vec(), Vec::new()),
+        Body::Whole(body) if !is_markup => (content_type.to_vec(), body.into_owned()),
+        Body::Whole(_) | Body::Partial | Body::Surplus => {
+            lines.retain(|(name, _)| !describes_body(name, status));
+            let body = errors::body(r, status, &answered_with(who, status));
+            (b"application/json".to_vec(), body)
         }
     };
     Answer { status, content_type, lines, body, yields_to_error_page }
@@ -733,17 +747,20 @@ pub(crate) fn is_set_anew(name: &[u8]) -> bool {
     NAMES.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
-/// Lines that are true of the body that came with them.
-fn describes_body(name: &[u8]) -> bool {
-    const NAMES: [&str; 7] = [
+/// Lines that are true of the body that came with an answer of `status`.
+pub(crate) fn describes_body(name: &[u8], status: u16) -> bool {
+    const NAMES: [&str; 6] = [
         "accept-ranges",
         "content-encoding",
         "content-language",
-        "content-range",
         "docker-content-digest",
         "etag",
         "last-modified",
     ];
+    // With 416 it tells the length of the whole (RFC 9110, section 15.5.17).
+    if name.eq_ignore_ascii_case(b"Content-Range") {
+        return status != 416;
+    }
     NAMES.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
@@ -801,6 +818,7 @@ pub(crate) fn preaccess(
                 r.skip_to_content();
                 return Phase::Declined;
             }
+            Stage::Failed(status) => return give_up(r, ways, status),
             Stage::Answering(ours) => {
                 let status = ours.status;
                 if ours.yields_to_error_page && ways.twin.has_error_page(status) {
@@ -815,7 +833,7 @@ pub(crate) fn preaccess(
                 let mut ctx = ctx.borrow_mut();
                 let uri = first_uri(&ctx);
                 r.log(Level::Error, format_args!("{why}"));
-                if r.add_upstream_state(&asked(&ctx), 502).is_err() {
+                if r.add_upstream_state(&host(&ctx), 502).is_err() {
                     return Phase::Status(500);
                 }
                 if let Some(subject) = ctx.subject {
@@ -837,7 +855,7 @@ pub(crate) fn preaccess(
     }
 }
 
-fn first_uri(ctx: &RequestCtx) -> String {
+pub(crate) fn first_uri(ctx: &RequestCtx) -> String {
     ctx.primary.get().map(|primary| primary.url.uri.clone()).unwrap_or_default()
 }
 
@@ -905,7 +923,8 @@ fn gave_up(
             .find(|(name, _)| name.eq_ignore_ascii_case(b"Content-Type"))
             .map(|(_, value)| value.clone())
             .unwrap_or_default();
-        ctx.original = Some(answer_of(u, lines, &content_type, r, true));
+        let who = asked(&ctx);
+        ctx.original = Some(answer_of(u, lines, &content_type, r, &who, true));
         ctx.remaining = breaker::remaining(u).map(|remaining| remaining.requests);
     }
     Ok(go_on(r, conf, &mut ctx, &uri, step, outcome, failure))
@@ -972,7 +991,7 @@ fn found(conf: &LocConf, ctx: &mut RequestCtx, addresses: &[IpAddr]) {
         .map(|address| SocketAddr::new(address, port))
         .collect();
     ctx.stage = if allowed.is_empty() {
-        Stage::Unresolved(format!("{}: redirects to this address are not allowed", asked(ctx)))
+        Stage::Unresolved(format!("{}: redirects to this address are not allowed", host(ctx)))
     } else {
         Stage::Resolved(allowed)
     };
@@ -1049,9 +1068,9 @@ pub(crate) fn answer(r: Request<'_>) -> ngx_int_t {
     }
     r.clear_response();
     let prepared =
-        r.set_response(answer.status, &answer.content_type, answer.body.len()).and_then(|()| {
-            answer.lines.iter().try_for_each(|(name, value)| r.add_response_line(name, value))
-        });
+        r.set_response(answer.status, None, &answer.content_type, answer.body.len()).and_then(
+            |()| answer.lines.iter().try_for_each(|(name, value)| r.add_response_line(name, value)),
+        );
     if prepared.is_err() {
         return ERROR;
     }

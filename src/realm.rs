@@ -49,7 +49,7 @@ impl Directive for RealmRewrite {
 pub(crate) fn filter(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
     let Some(realm @ (Realm::Request | Realm::Url(_))) = &conf.realm else { return };
     // fastcgi_pass and its siblings have upstreams too.
-    if !matches!(u.schema(), b"http://" | b"https://") {
+    if !u.is_of_http() {
         return;
     }
     let mut base = None;

@@ -646,7 +646,7 @@ fn an_original_body_that_is_not_at_hand_becomes_registry_json() {
         let answer = get(&nginx.url(PATH)).send();
         assert_eq!((answer.status, answer.header("retry-after")), (429, Some("60")), "{name}");
         assert_eq!(answer.json()["errors"][0]["code"], "TOOMANYREQUESTS", "{name}");
-        assert_eq!(message(&answer), "upstream answered with status 429", "{name}");
+        assert_eq!(message(&answer), "registry registry-1.docker.io: status 429", "{name}");
         assert_eq!(answer.header("content-encoding"), None, "{name}");
         assert_eq!(answer.header("etag"), None, "{name}");
     }
@@ -666,7 +666,9 @@ fn without_an_original_answer_the_error_says_what_failed() {
     let says = message(&answer);
     assert_eq!(
         says,
-        "registry-1.docker.io: error; first.example: 404; second.example: could not be connected"
+        "registry registry-1.docker.io: could not be connected; \
+         fallback first.example: status 404; \
+         fallback second.example: could not be connected"
     );
     assert!(!says.contains("127."), "{says}");
     let answer = head(&nginx.url(PATH)).send();
@@ -676,7 +678,7 @@ fn without_an_original_answer_the_error_says_what_failed() {
     hub.on(REGISTRY, "/", Fault::Stall);
     let answer = get(&nginx.url(PATH)).send();
     assert_eq!(answer.status, 504, "as without a fallback");
-    assert!(message(&answer).starts_with("registry-1.docker.io: timed out; "));
+    assert!(message(&answer).starts_with("registry registry-1.docker.io: timed out; "));
 }
 
 #[test]
@@ -693,12 +695,13 @@ fn the_log_tells_every_outcome() {
     assert!(line.contains("[warn]"), "{line}");
     assert!(
         line.contains(
-            "no fallback served the request: registry-1.docker.io: 429; first.example: 404; \
-             second.example: could not be connected; gone.example: could not be resolved"
+            "no fallback served the request: registry registry-1.docker.io: status 429; \
+             fallback first.example: status 404; fallback second.example: could not be connected; \
+             fallback gone.example: could not be resolved"
         ),
         "{line}"
     );
-    let line = nginx.wait_for_log("registry-1.docker.io: 429, falling back to");
+    let line = nginx.wait_for_log("registry registry-1.docker.io: status 429, falling back to");
     assert!(line.contains("[info]") && line.contains("\"https://first.example\""), "{line}");
 }
 
@@ -860,7 +863,8 @@ fn without_a_target_that_serves_the_cdn_is_blamed() {
     assert_eq!(answer.status, 502);
     assert_eq!(
         message(&answer),
-        "production.cloudflare.docker.com: could not be connected; first.example: 404"
+        "CDN production.cloudflare.docker.com: could not be connected; \
+         fallback first.example: status 404"
     );
 
     hub.accept(CLOUDFLARE);
@@ -1812,7 +1816,7 @@ fn a_location_that_an_error_page_leads_to_has_its_own_rules() {
     hub.on(SECOND, "/", Fault::Status(404));
     let answer = get(&nginx.url(PATH)).send();
     assert_eq!(answer.status, 502);
-    assert!(message(&answer).ends_with("second.example: 404"), "{}", answer.text());
+    assert!(message(&answer).ends_with("second.example: status 404"), "{}", answer.text());
 }
 
 #[test]
@@ -1845,7 +1849,10 @@ fn eight_targets_may_fail() {
         let answer = get(&nginx.url(&format!("{path}{PATH}"))).send();
         assert_eq!(answer.status, 502, "{path}");
         let says = message(&answer);
-        assert!(says.starts_with("registry-1.docker.io: error; "), "{path}: {says}");
+        assert!(
+            says.starts_with("registry registry-1.docker.io: closed the connection "),
+            "{path}: {says}"
+        );
     }
 }
 

@@ -66,6 +66,7 @@ fn fields() -> Vec<(&'static str, &'static str, String)> {
             "header_only" => set_header_only,
             "header_sent" => set_header_sent,
             "keepalive" => set_keepalive,
+            "expect_trailers" => set_expect_trailers,
             "allow_ranges" => set_allow_ranges,
             "done" => set_done,
             "post_action" => set_post_action,
@@ -129,12 +130,13 @@ fn fields() -> Vec<(&'static str, &'static str, String)> {
     });
     let all = |field: &mut *mut u8| *field = std::ptr::without_provenance_mut(usize::MAX);
     let request = "ngx_http_request_t";
-    fields.push((
-        request,
-        "host_start",
-        image::<bits::ngx_http_request_s>(|r| all(&mut r.host_start)),
-    ));
-    fields.push((request, "host_end", image::<bits::ngx_http_request_s>(|r| all(&mut r.host_end))));
+    let mut pointer = |field, set: fn(&mut bits::ngx_http_request_s) -> &mut *mut u8| {
+        fields.push((request, field, image(|r| all(set(r)))));
+    };
+    pointer("host_start", |r| &mut r.host_start);
+    pointer("host_end", |r| &mut r.host_end);
+    pointer("uri_start", |r| &mut r.uri_start);
+    pointer("uri_end", |r| &mut r.uri_end);
     fields
 }
 

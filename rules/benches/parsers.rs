@@ -119,7 +119,7 @@ fn main() {
     });
     measure("error", &mut || {
         let message = "registry-1.docker.io: redirects to this address are not allowed";
-        black_box(error::body(error::code_for(502), black_box(message)));
+        black_box(error::body(error::Code::of(502, b""), black_box(message)));
     });
 
     let manifest = b"/v2/library/alpine/manifests/3.20?ns=docker.io";

@@ -1,11 +1,27 @@
-//! The registry's JSON error body (OCI distribution-spec, "Error Codes").
+//! The errors of a registry (OCI distribution-spec, "Error Codes"), in words for the person who
+//! pulls.
 
 use std::fmt::Write;
+
+use crate::kind::{self, Kind};
+
+/// The longest reason phrase; the body has the message whole.
+const MAX_REASON: usize = 400;
 
 /// The code of an error. `UNAVAILABLE` and `UNKNOWN` are not in the specification's table, but
 /// every registry that descends from Docker's has them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Code {
+    /// `BLOB_UNKNOWN`: there is no such blob.
+    BlobUnknown,
+    /// `BLOB_UPLOAD_UNKNOWN`: there is no such upload.
+    BlobUploadUnknown,
+    /// `MANIFEST_UNKNOWN`: there is no such manifest.
+    ManifestUnknown,
+    /// `NAME_UNKNOWN`: there is no such repository.
+    NameUnknown,
+    /// `SIZE_INVALID`: the body is too large, or its length is not told.
+    SizeInvalid,
     /// `UNAUTHORIZED`: credentials are needed.
     Unauthorized,
     /// `DENIED`: access is refused.
@@ -24,6 +40,11 @@ impl Code {
     /// As it stands in the body.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::BlobUnknown => "BLOB_UNKNOWN",
+            Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
+            Self::NameUnknown => "NAME_UNKNOWN",
+            Self::SizeInvalid => "SIZE_INVALID",
             Self::Unauthorized => "UNAUTHORIZED",
             Self::Denied => "DENIED",
             Self::Unsupported => "UNSUPPORTED",
@@ -32,18 +53,71 @@ impl Code {
             Self::Unknown => "UNKNOWN",
         }
     }
+
+    /// The code for an answer of `status` to a request for `uri`.
+    pub fn of(status: u16, uri: &[u8]) -> Self {
+        match status {
+            401 => Self::Unauthorized,
+            403 => Self::Denied,
+            404 => match kind::Request::of(b"GET", uri).kind {
+                Kind::Manifest => Self::ManifestUnknown,
+                Kind::Blob => Self::BlobUnknown,
+                Kind::Upload => Self::BlobUploadUnknown,
+                Kind::Tags | Kind::Referrers => Self::NameUnknown,
+                Kind::Ping | Kind::Token | Kind::Catalog | Kind::Other => Self::Unknown,
+            },
+            405 | 501 => Self::Unsupported,
+            411 | 413 => Self::SizeInvalid,
+            429 => Self::TooManyRequests,
+            502..=504 => Self::Unavailable,
+            _ => Self::Unknown,
+        }
+    }
 }
 
-/// The code for an answer of this status.
-pub fn code_for(status: u16) -> Code {
-    match status {
-        401 => Code::Unauthorized,
-        403 => Code::Denied,
-        405 => Code::Unsupported,
-        429 => Code::TooManyRequests,
-        502..=504 => Code::Unavailable,
-        _ => Code::Unknown,
-    }
+/// What a status means that this server itself answers with.
+pub fn own_message(status: u16) -> String {
+    let text = match status {
+        400 => "this mirror does not understand the request",
+        401 => "this mirror wants credentials of its own",
+        403 => "this mirror denies access",
+        404 => "this mirror has nothing here",
+        405 => "this mirror does not allow the method here",
+        413 => "the body is larger than this mirror accepts",
+        414 => "the URI is longer than this mirror accepts",
+        429 => "too many requests to this mirror, try again later",
+        500 => "this mirror has failed, its error log says why",
+        502..=504 => "this mirror is not available now, try again later",
+        _ => return format!("this mirror answers with status {status}"),
+    };
+    text.to_owned()
+}
+
+/// The status line of a 5xx, which tells `message` as its reason phrase (RFC 9112, section 4):
+/// clients do not read the body of one, and print that line. `None` for any other status.
+pub fn status_line(status: u16, message: &str) -> Option<String> {
+    let name = match status {
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        501..=599 => "Server Error",
+        _ => return None,
+    };
+    let printable: String = message
+        .chars()
+        .map(|char| if matches!(char, ' '..='~') { char } else { '?' })
+        .take(MAX_REASON)
+        .collect();
+    Some(format!("{status} {name} ({printable})"))
+}
+
+/// A body of this type is for a browser, or for the client of a storage service: HTML or XML.
+pub fn is_markup(content_type: &[u8]) -> bool {
+    let end = content_type.iter().position(|byte| *byte == b';').unwrap_or(content_type.len());
+    let media_type = content_type.get(..end).unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    matches!(media_type.as_slice(), b"text/html" | b"text/xml" | b"application/xml")
+        || media_type.ends_with(b"+xml")
 }
 
 /// The body of an answer of type `application/json`, with a line feed at its end.
@@ -88,19 +162,76 @@ mod tests {
     #[test]
     fn statuses_have_codes() {
         let rows = [
-            (401, "UNAUTHORIZED"),
-            (403, "DENIED"),
-            (404, "UNKNOWN"),
-            (405, "UNSUPPORTED"),
-            (429, "TOOMANYREQUESTS"),
-            (500, "UNKNOWN"),
-            (502, "UNAVAILABLE"),
-            (503, "UNAVAILABLE"),
-            (504, "UNAVAILABLE"),
+            (400, "", "UNKNOWN"),
+            (401, "", "UNAUTHORIZED"),
+            (403, "", "DENIED"),
+            (404, "/v2/library/x/manifests/latest", "MANIFEST_UNKNOWN"),
+            (404, "/v2/library/x/blobs/sha256:0", "BLOB_UNKNOWN"),
+            (404, "/v2/library/x/blobs/uploads/1", "BLOB_UPLOAD_UNKNOWN"),
+            (404, "/v2/library/x/tags/list", "NAME_UNKNOWN"),
+            (404, "/v2/library/x/referrers/sha256:0", "NAME_UNKNOWN"),
+            (404, "/v2/", "UNKNOWN"),
+            (404, "", "UNKNOWN"),
+            (403, "/v2/library/x/manifests/latest", "DENIED"),
+            (405, "", "UNSUPPORTED"),
+            (411, "", "SIZE_INVALID"),
+            (413, "", "SIZE_INVALID"),
+            (414, "", "UNKNOWN"),
+            (429, "", "TOOMANYREQUESTS"),
+            (500, "", "UNKNOWN"),
+            (501, "", "UNSUPPORTED"),
+            (502, "", "UNAVAILABLE"),
+            (503, "", "UNAVAILABLE"),
+            (504, "", "UNAVAILABLE"),
+            (599, "", "UNKNOWN"),
         ];
 
-        for (status, want) in rows {
-            assert_eq!(code_for(status).as_str(), want, "{status}");
+        for (status, path, want) in rows {
+            assert_eq!(Code::of(status, path.as_bytes()).as_str(), want, "{status} {path}");
+        }
+    }
+
+    #[test]
+    fn a_status_line_is_one_line_of_printable_characters() {
+        let long = "x".repeat(1000);
+        let cut = format!("502 Bad Gateway ({})", "x".repeat(MAX_REASON));
+        let rows = [
+            ("plain", 502, "a: timed out", Some("502 Bad Gateway (a: timed out)")),
+            ("500", 500, "a", Some("500 Internal Server Error (a)")),
+            ("503", 503, "a", Some("503 Service Unavailable (a)")),
+            ("504", 504, "a", Some("504 Gateway Timeout (a)")),
+            ("another", 520, "a", Some("520 Server Error (a)")),
+            ("a second line", 502, "a\r\nb: c", Some("502 Bad Gateway (a??b: c)")),
+            ("beyond ASCII", 502, "\u{fc}\x7f", Some("502 Bad Gateway (??)")),
+            ("too long", 502, long.as_str(), Some(cut.as_str())),
+            ("no 5xx", 429, "a", None),
+            ("no status", 600, "a", None),
+        ];
+
+        for (name, status, message, want) in rows {
+            assert_eq!(status_line(status, message).as_deref(), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn markup_is_known_by_its_type() {
+        let rows = [
+            ("text/html", true),
+            ("Text/HTML; charset=utf-8", true),
+            ("text/html ;charset=utf-8", true),
+            ("application/xml", true),
+            ("text/xml", true),
+            ("application/xhtml+xml", true),
+            ("application/json", false),
+            ("application/vnd.oci.image.index.v1+json", false),
+            ("text/plain", false),
+            ("text/htmlx", false),
+            ("", false),
+            (";", false),
+        ];
+
+        for (content_type, want) in rows {
+            assert_eq!(is_markup(content_type.as_bytes()), want, "{content_type}");
         }
     }
 }

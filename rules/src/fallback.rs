@@ -38,7 +38,7 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Status(status) => write!(f, "{status}"),
+            Self::Status(status) => write!(f, "status {status}"),
             Self::Error => f.write_str("error"),
             Self::Timeout => f.write_str("timed out"),
             Self::Page => f.write_str("a web page"),

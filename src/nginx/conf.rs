@@ -319,6 +319,8 @@ impl Intercepted {
 /// A phase of nginx's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum HttpPhase {
+    ServerRewrite = nginx_sys::ngx_http_phases_NGX_HTTP_SERVER_REWRITE_PHASE as isize,
+    Rewrite = nginx_sys::ngx_http_phases_NGX_HTTP_REWRITE_PHASE as isize,
     PreAccess = nginx_sys::ngx_http_phases_NGX_HTTP_PREACCESS_PHASE as isize,
     PreContent = nginx_sys::ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE as isize,
 }

@@ -5,6 +5,7 @@ use core::ptr;
 
 use nginx_sys::{ngx_list_push, ngx_str_t, ngx_table_elt_t};
 
+use super::bits::ngx_http_request_s as Bits;
 use super::request::Request;
 use super::{ListIter, NoMemory, address, bytes, copy, literal};
 
@@ -111,6 +112,7 @@ impl<'r> Request<'r> {
         unsafe { bytes((*self.as_ptr()).headers_out.content_type) }
     }
 
+    /// The status of the response; 0 if none is set yet.
     pub(crate) fn response_status(self) -> u16 {
         // SAFETY: plain field of a live request.
         unsafe { u16::try_from((*self.as_ptr()).headers_out.status).unwrap_or(0) }
@@ -122,22 +124,42 @@ impl<'r> Request<'r> {
         unsafe { u64::try_from((*self.as_ptr()).headers_out.content_length_n).ok() }
     }
 
-    /// Sets status, type and length of a response that starts from a clean header.
+    /// Sets status, type and length of the response, and takes out what nginx itself says of the
+    /// body that it was made for.
     pub(crate) fn set_response(
         self,
         status: u16,
+        status_line: Option<&str>,
         content_type: &[u8],
         length: usize,
     ) -> Result<(), NoMemory> {
-        // SAFETY: plain fields of a live request.
+        // SAFETY: plain fields of a live request; lines are null or in the request's list.
         unsafe {
+            let status_line = copy(self.pool(), status_line.unwrap_or_default().as_bytes())?;
             let content_type: ngx_str_t = copy(self.pool(), content_type)?;
             let out = ptr::addr_of_mut!((*self.as_ptr()).headers_out);
             (*out).status = usize::from(status);
-            (*out).status_line = literal("");
+            (*out).status_line = status_line;
             (*out).content_type = content_type;
             (*out).content_type_len = content_type.len;
+            (*out).content_type_lowcase = ptr::null_mut();
+            (*out).charset = literal("");
             (*out).content_length_n = length as nginx_sys::off_t;
+            (*out).last_modified_time = -1;
+            for line in [
+                ptr::addr_of_mut!((*out).content_length),
+                ptr::addr_of_mut!((*out).content_encoding),
+                ptr::addr_of_mut!((*out).accept_ranges),
+                ptr::addr_of_mut!((*out).last_modified),
+                ptr::addr_of_mut!((*out).etag),
+            ] {
+                if !(*line).is_null() {
+                    (**line).hash = 0;
+                    *line = ptr::null_mut();
+                }
+            }
+            Bits::set_allow_ranges_raw(self.as_ptr().cast(), 0);
+            Bits::set_expect_trailers_raw(self.as_ptr().cast(), 0);
         }
         Ok(())
     }

@@ -41,6 +41,8 @@ pub(crate) struct Plan {
 /// Where an attempt at an origin ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Failure {
+    /// Its name has no address.
+    Resolve,
     Connect,
     ConnectTimeout,
     Handshake,
@@ -57,6 +59,7 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
+            Self::Resolve => "could not be resolved",
             Self::Connect => "could not be connected",
             Self::ConnectTimeout => "connect timed out",
             Self::Handshake => "TLS handshake failed",
@@ -180,13 +183,36 @@ fn has_ipv6() -> bool {
 }
 
 impl Upstream<'_> {
-    /// Where the last attempt ended, if this upstream is a run-time origin and it failed.
+    /// Where the last attempt ended, if it failed.
     pub(crate) fn failure(self) -> Option<Failure> {
         if !self.is_run_time_origin() {
-            return None;
+            return self.failure_by_state();
         }
         // SAFETY: the data is what `start` put there.
         unsafe { (*(*self.as_ptr()).peer.data.cast::<Peer>()).failure }
+    }
+
+    /// The same for an upstream of nginx's own, which says less.
+    fn failure_by_state(self) -> Option<Failure> {
+        // SAFETY: null, or the state of the last attempt, in the request's pool. nginx names a peer
+        // as soon as there is one; the times are -1 before the request is sent and before the
+        // answer's header has come.
+        unsafe {
+            let state = (*self.as_ptr()).state;
+            if state.is_null() || (*state).peer.is_null() {
+                return Some(Failure::Resolve);
+            }
+            let is_unset = |time| time == ngx_msec_t::MAX;
+            let timed_out = (*state).status == 504;
+            match (is_unset((*state).connect_time), timed_out) {
+                (true, true) => Some(Failure::ConnectTimeout),
+                (true, false) => Some(Failure::Connect),
+                (false, true) => Some(Failure::Timeout),
+                (false, false) if !is_unset((*state).header_time) => None,
+                (false, false) if (*state).bytes_received > 0 => Some(Failure::Answer),
+                (false, false) => Some(Failure::Closed),
+            }
+        }
     }
 
     /// It was set up by [`start`].

@@ -7,8 +7,8 @@ use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
 use nginx_sys::{
-    NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, ngx_buf_t, ngx_chain_t,
-    ngx_http_clean_header, ngx_http_core_main_conf_t, ngx_http_core_module,
+    NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_VERSION_20, ngx_buf_t,
+    ngx_chain_t, ngx_http_clean_header, ngx_http_core_main_conf_t, ngx_http_core_module,
     ngx_http_core_run_phases, ngx_http_discard_request_body, ngx_http_finalize_request,
     ngx_http_log_ctx_t, ngx_http_output_filter, ngx_http_request_t, ngx_http_run_posted_requests,
     ngx_http_send_header, ngx_http_update_location_config, ngx_int_t, ngx_log_t,
@@ -84,12 +84,6 @@ impl<'r> Request<'r> {
         unsafe { bytes((*self.as_ptr()).method_name) }
     }
 
-    /// The URI as the client wrote it.
-    pub(crate) fn client_uri(self) -> &'r [u8] {
-        // SAFETY: a string of the request, which internal redirects and rewrites leave alone.
-        unsafe { bytes((*self.as_ptr()).unparsed_uri) }
-    }
-
     pub(crate) fn is_head(self) -> bool {
         // SAFETY: plain field of a live request.
         unsafe { (*self.as_ptr()).method & NGX_HTTP_HEAD as ngx_uint_t != 0 }
@@ -153,6 +147,30 @@ impl<'r> Request<'r> {
         self.request_lines()
             .find(|(line, _)| line.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value)
+    }
+
+    /// The URI as the client wrote it; as far as it is known where nginx could not read the
+    /// request. It may be empty.
+    pub(crate) fn client_uri(self) -> &'r [u8] {
+        // SAFETY: nginx sets `unparsed_uri` when it could read the URI, and leaves it alone in
+        // internal redirects and rewrites. Until then the URI begins at `uri_start` in the buffer
+        // that the request line is read into, where `uri_end` may point anywhere; or, after HTTP/1,
+        // lies in a string of its own, whose ends both are.
+        unsafe {
+            let unparsed = bytes((*self.as_ptr()).unparsed_uri);
+            let (start, end) = ((*self.bits()).uri_start, (*self.bits()).uri_end);
+            let buffer = (*self.as_ptr()).header_in;
+            if !unparsed.is_empty() || start.is_null() || buffer.is_null() {
+                return unparsed;
+            }
+            let read = (*buffer).start.addr()..=(*buffer).last.addr();
+            let end = match (*self.as_ptr()).http_version {
+                _ if read.contains(&start.addr()) => (*buffer).last,
+                version if version >= NGX_HTTP_VERSION_20 as ngx_uint_t => end,
+                _ => start,
+            };
+            core::slice::from_raw_parts(start, end.addr().saturating_sub(start.addr()))
+        }
     }
 
     /// The status that an error page or `ngx_http_special_response_handler` set; 0 if none did.
@@ -405,10 +423,26 @@ impl<'r> Request<'r> {
 
     /// Sends the header and a whole body from memory; returns what a content handler returns.
     pub(crate) fn send(self, body: &[u8]) -> ngx_int_t {
-        // SAFETY: a live request whose header was not sent yet; buffer and link come from its pool
-        // and are written whole.
+        // SAFETY: a live request whose header was not sent yet.
+        let rc = unsafe { ngx_http_send_header(self.as_ptr()) };
+        self.send_body(rc, body)
+    }
+
+    /// Sends `body` instead of the one that whoever is sending the header holds: they take the
+    /// answer for one that has none, as to a HEAD. For a header filter, with what the next one has
+    /// returned; returns what the filter returns.
+    pub(crate) fn send_instead(self, rc: ngx_int_t, body: &[u8]) -> ngx_int_t {
+        let rc = self.send_body(rc, body);
+        // SAFETY: a bit of a live request.
+        unsafe { Bits::set_header_only_raw(self.bits(), 1) };
+        rc
+    }
+
+    /// Sends a whole body from memory behind a header, which was sent with the result `rc`.
+    fn send_body(self, rc: ngx_int_t, body: &[u8]) -> ngx_int_t {
+        // SAFETY: a live request whose header was sent; buffer and link come from its pool and are
+        // written whole.
         unsafe {
-            let rc = ngx_http_send_header(self.as_ptr());
             if rc == ERROR || rc > OK || Bits::header_only_raw(self.bits()) != 0 {
                 return rc;
             }

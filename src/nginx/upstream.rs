@@ -157,6 +157,11 @@ impl<'r> Upstream<'r> {
         unsafe { bytes((*self.as_ptr()).schema) }
     }
 
+    /// It is a server of HTTP: not of FastCGI or the like.
+    pub(crate) fn is_of_http(self) -> bool {
+        matches!(self.schema(), b"http://" | b"https://")
+    }
+
     /// The URI that was sent: after rewrite and `proxy_pass`.
     pub(crate) fn uri(self) -> &'r [u8] {
         // SAFETY: a string in the request's pool.
@@ -174,7 +179,11 @@ impl<'r> Upstream<'r> {
         // SAFETY: both are null or valid as long as the request.
         unsafe {
             let resolved = (*self.as_ptr()).resolved;
-            let conf = (*self.as_ptr()).upstream;
+            let mut conf = (*self.as_ptr()).upstream;
+            if conf.is_null() {
+                // Nobody is asked: the answer comes from nginx's cache.
+                conf = (*(*self.as_ptr()).conf).upstream;
+            }
             match (resolved.is_null(), conf.is_null()) {
                 (false, _) => (bytes((*resolved).host), (*resolved).port),
                 (true, false) => (bytes((*conf).host), (*conf).port),
@@ -326,6 +335,12 @@ impl<'r> Upstream<'r> {
                 (*buffer).last = (*buffer).last.add(received);
             }
         }
+    }
+
+    /// Has the connection kept when nginx lets go of it: nothing of this answer is left in it.
+    pub(crate) fn keep(self) {
+        // SAFETY: a bit of an upstream in the request's pool.
+        unsafe { (*self.as_ptr()).set_keepalive(1) };
     }
 
     /// Gives the connection back and forgets the answer. `keep`: nothing of this answer is left

@@ -100,7 +100,7 @@ fn when_no_address_answers_the_client_is_told_once() {
     let nginx = start(&hub, "");
     for _ in 0..2 {
         let answer = get(&nginx.url("/v2/x")).send();
-        assert_eq!(message(&answer, "dead"), format!("{CDN}: could not be connected"));
+        assert_eq!(message(&answer, "dead"), format!("CDN {CDN}: could not be connected"));
     }
     let log = nginx.errors();
     for address in dead {
@@ -163,7 +163,7 @@ fn aliases_are_followed_and_truncated_answers_asked_by_tcp() {
         lead(&hub, format!("https://{name}/x"));
         // The certificate is for another name: that it is looked at shows that the name was found.
         let answer = get(&nginx.url("/v2/x")).send();
-        let want = format!("{name}: certificate not valid for this host");
+        let want = format!("CDN {name}: certificate not valid for this host");
         assert_eq!(message(&answer, name), want);
     }
 }
