@@ -479,7 +479,6 @@ fn directives_stand_in_http_server_and_location() {
         ("docker_manifest_cache", "off"),
         ("docker_breaker", "on"),
         ("docker_fallback_reserve", "1"),
-        ("docker_manifest_cache", "off"),
         ("docker_keepalive", "8"),
         ("docker_zone", "a:1m"),
     ];
