@@ -74,6 +74,12 @@ pub(crate) struct Manifest {
     exchange: Option<Exchange>,
 }
 
+impl Manifest {
+    fn has_begun(&self) -> bool {
+        self.status.is_some() || self.exchange.is_some()
+    }
+}
+
 /// Where the client's manifest comes from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Status {
@@ -182,8 +188,8 @@ pub(crate) fn precontent(r: Request<'_>, answer: PhaseHandler) -> Phase {
     let Some(cache) = LocConf::of(r).manifest_cache().filter(|_| r.is_main()) else {
         return Phase::Declined;
     };
-    let known = r.ctx::<Docker>().is_some_and(|ctx| ctx.borrow().manifest.status.is_some());
-    if !known {
+    let has_begun = r.ctx::<Docker>().is_some_and(|ctx| ctx.borrow().manifest.has_begun());
+    if !has_begun {
         let Some(manifest) = begin(r, cache) else { return Phase::Declined };
         let Ok(ctx) = r.ctx_or_default::<Docker>() else { return Phase::Status(500) };
         ctx.borrow_mut().manifest = manifest;
@@ -232,12 +238,14 @@ pub(crate) fn precontent(r: Request<'_>, answer: PhaseHandler) -> Phase {
 fn begin(r: Request<'_>, cache: ManifestCache) -> Option<Manifest> {
     let request = kind::Request::of(b"GET", r.path());
     let reference = Reference::of(&request)?;
-    if !r.is_get_or_head() || r.is_head() {
+    if !r.is_get_or_head() {
         return None;
     }
     let proxy = r.main_conf::<Docker>().proxy?;
     let names = r.request_lines().map(|(name, _)| name);
-    if r.has_body() || !manifest::wants_whole(names) || r.location().has_proxy_cache(proxy) {
+    if !r.is_head()
+        && (r.has_body() || !manifest::wants_whole(names) || r.location().has_proxy_cache(proxy))
+    {
         return Some(Manifest { status: Some(Status::Bypass), exchange: None });
     }
 
@@ -251,13 +259,15 @@ fn begin(r: Request<'_>, cache: ManifestCache) -> Option<Manifest> {
         reference,
         key,
         id: new_id(),
-        stage: Stage::New,
+        // HEAD is upstream's to answer; what it says is noted.
+        stage: if r.is_head() { Stage::Decided } else { Stage::New },
         head: None,
         lead: None,
         capture: None,
         anonymous: None,
     };
-    Some(Manifest { status: Some(Status::Miss), exchange: Some(exchange) })
+    let status = (!r.is_head()).then_some(Status::Miss);
+    Some(Manifest { status, exchange: Some(exchange) })
 }
 
 /// A number that no other request in any worker has, and not 0.
@@ -361,6 +371,18 @@ impl Exchange {
         Some(answer(&kept, lines))
     }
 
+    /// The reference names this manifest.
+    fn note(&self, granted: &Described) {
+        let Key(known) = manifest::key(&granted.digest);
+        self.cache.zone.lock(|zone| {
+            let mut entry = entry(zone, self.key);
+            if entry.known != known {
+                entry.known = known;
+                zone.set_record(self.key, entry.words());
+            }
+        });
+    }
+
     /// The manifest on its way is there.
     fn keep(&mut self, capture: &Capture) {
         let zone = self.cache.zone;
@@ -411,8 +433,17 @@ pub(crate) fn header_filter(r: Request<'_>) {
 }
 
 /// Has the body kept that comes behind the header of the request's own answer, if that is a
-/// manifest; else those who wait for it go on.
+/// manifest; else those who wait for it go on. Of an answer to HEAD it is noted what a tag names:
+/// docker asks for a tag by HEAD, and gets it by its digest.
 fn begin_capture(r: Request<'_>, ctx: &RefCell<RequestCtx>) {
+    if r.is_head() {
+        if let Some(exchange) = &ctx.borrow().manifest.exchange
+            && let Some(granted) = granted(r, &exchange.reference)
+        {
+            exchange.note(&granted);
+        }
+        return;
+    }
     let (capture, asked) = {
         let ctx = ctx.borrow();
         let Some(Exchange { cache, reference, .. }) = &ctx.manifest.exchange else { return };

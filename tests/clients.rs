@@ -584,3 +584,55 @@ fn clients_push_to_a_real_registry_and_pull_from_it() {
         assert!(!scene.hub.requests(CLOUDFLARE).is_empty(), "{what}");
     }
 }
+
+/// Docker Hub counts GETs of manifests: of an image, its list and the manifest of one platform.
+#[test]
+fn the_second_client_costs_no_pull() {
+    let mut scene = Scene::new();
+    let image = scene.image("library/shared");
+    let digests = [&image.digest, &image.manifests[0]];
+    let direct = digests.map(|digest| {
+        let path = format!("/v2/library/shared/manifests/{digest}");
+        let url = format!("http://{REGISTRY}{path}");
+        let token = scene.hub.token("library/shared");
+        let address = (scene.hub.address(REGISTRY), 80).into();
+        support::get(&url).connect(address).bearer(&token).send()
+    });
+    scene.hub.forget();
+    let before = scene.hub.manifests_counted();
+
+    for (client, way) in [
+        (Docker, Way::ByName),
+        (Podman, Way::ByName),
+        (Skopeo, Way::ByName),
+        (Ctr, Way::ByName),
+        (Docker, Way::Configured),
+        (Podman, Way::Configured),
+        (Ctr, Way::Configured),
+    ] {
+        let pulled = scene.pull(client, way, "library/shared", None);
+        assert!(pulled.success, "{client:?} {way:?}: {}", pulled.text);
+        assert_eq!(scene.hub.manifests_counted() - before, 2, "{client:?} {way:?}");
+    }
+    scene.only_nginx_spoke_to_the_hub("all");
+
+    // Skopeo keeps the manifest as it came.
+    let name = format!("{}/library/shared:latest", scene.mirror).replace('/', "-");
+    let kept = std::fs::read(scene.island.path(&format!("skopeo/{name}/manifest.json"))).unwrap();
+    assert_eq!(kept, direct[1].body);
+    let format = "{{index .RepoDigests 0}}";
+    let name = format!("{}/library/shared", scene.mirror);
+    let seen = scene.island.run(&["docker", "image", "inspect", "--format", format, &name]);
+    assert!(seen.text.contains(&image.digest), "{}", seen.text);
+
+    // The tag moves: the next pull of each has the new image.
+    let old = scene.hub.manifests_counted();
+    let moved = scene.image_of("library/shared", LAYER + 1);
+    for client in [Docker, Podman, Skopeo, Ctr] {
+        let pulled = scene.pull(client, Way::ByName, "library/shared", None);
+        assert!(pulled.success, "{client:?}: {}", pulled.text);
+    }
+    assert_eq!(scene.hub.manifests_counted() - old, 2);
+    let seen = scene.island.run(&["docker", "image", "inspect", "--format", format, &name]);
+    assert!(seen.text.contains(&moved.digest), "{}", seen.text);
+}

@@ -170,6 +170,17 @@ fn a_digest_is_known_by_its_tag_and_by_itself() {
     assert_eq!(scene.hub.manifests_counted(), 2);
 }
 
+/// docker asks for a tag by HEAD, and for its manifest by digest.
+#[test]
+fn a_tag_is_known_by_heads_of_clients_too() {
+    let scene = scene();
+    let asked = head(&scene.nginx.url(TAG)).bearer(&scene.hub.token(REPOSITORY)).send();
+    assert_eq!((asked.status, cache(&asked)), (200, "-"));
+    assert_eq!(cache(&scene.get(&by_digest(REPOSITORY, &scene.image.digest)).send()), "MISS");
+    assert_eq!(cache(&scene.get(TAG).send()), "REVALIDATED");
+    assert_eq!(scene.hub.manifests_counted(), 1);
+}
+
 #[test]
 fn a_tag_that_moves_is_seen_by_the_next_pull() {
     let scene = scene();
