@@ -8,6 +8,7 @@ use rules::cdn_loop;
 use rules::directive::{self, Keepalive, MAX_ATTEMPTS, Resume};
 use rules::fallback::{Conditions, Target};
 use rules::redirect::Policy;
+use rules::registry::Registries;
 
 use crate::manifest::ManifestCache;
 use crate::module::Docker;
@@ -19,6 +20,7 @@ use crate::nginx::request::Request;
 use crate::nginx::shm::Zone;
 use crate::origin::{self, Ways};
 use crate::realm::Realm;
+use crate::registry;
 
 /// The configuration was refused; nginx's log says why.
 pub(crate) struct Refused;
@@ -39,7 +41,9 @@ pub(crate) struct MainConf {
     pub(crate) caches_manifests: bool,
     /// Errors are told as a registry tells them somewhere.
     has_errors: bool,
-    /// Where a follow location may be needed.
+    /// Hosts and ports of registries and of their token servers, to which we connect ourselves.
+    pub(crate) origins: Vec<(String, u16)>,
+    /// Where a follow location may be needed, or registries are declared.
     places: Vec<Place>,
     /// Follow locations are being made: they are no such places themselves.
     is_complete: bool,
@@ -52,6 +56,8 @@ pub(crate) struct LocConf {
     pub(crate) follow: Option<Setting<Option<Policy>>>,
     pub(crate) fallback: Option<Setting<Vec<Target>>>,
     pub(crate) fallback_on: Option<Conditions>,
+    /// Shared by the levels below the one that declares them.
+    pub(crate) registries: Option<Rc<Registries>>,
     pub(crate) breaker: Option<Option<Settings>>,
     pub(crate) reserve: Option<u32>,
     pub(crate) resume: Option<Setting<Option<Resume>>>,
@@ -170,7 +176,8 @@ impl LocConf {
         let rewrites = is_api && matches!(self.realm, Some(Realm::Request | Realm::Url(_)));
         let follows = || self.follow.as_ref()?.acting(is_api)?.as_ref();
         let falls_back = || self.fallback.as_ref()?.acting(is_api)?.first();
-        rewrites || follows().is_some() || falls_back().is_some()
+        let selects = is_api && self.registries.is_some();
+        rewrites || selects || follows().is_some() || falls_back().is_some()
     }
 
     /// There are fallback targets, for some request at least.
@@ -208,6 +215,7 @@ pub(crate) fn merge(cf: Conf, outer: &LocConf, inner: &mut LocConf) -> Result<()
     inherit_setting(&mut inner.follow, outer.follow.as_ref(), is_block);
     inherit_setting(&mut inner.fallback, outer.fallback.as_ref(), is_block);
     inherit(&mut inner.fallback_on, outer.fallback_on.as_ref());
+    inherit(&mut inner.registries, outer.registries.as_ref());
     inherit(&mut inner.breaker, outer.breaker.as_ref());
     inherit(&mut inner.reserve, outer.reserve.as_ref());
     inherit_setting(&mut inner.resume, outer.resume.as_ref(), is_block);
@@ -229,7 +237,8 @@ pub(crate) fn merge(cf: Conf, outer: &LocConf, inner: &mut LocConf) -> Result<()
     let main = cf.main_conf::<Docker>();
     main.caches_manifests |= inner.manifest_cache().is_some();
     main.has_errors |= inner.errors(true);
-    if !main.is_complete && (hops > 0 || targets > 0) {
+    let is_place = hops > 0 || targets > 0 || inner.registries.is_some();
+    if !main.is_complete && is_place {
         main.places.push(place);
     }
     Ok(())
@@ -283,6 +292,7 @@ pub(crate) fn complete(cf: Conf, hooks: &Hooks) -> Result<(), Refused> {
         return Ok(());
     }
 
+    registry::declare(cf, &places, hooks.init_peer).map_err(|_| Refused)?;
     if main.zone().is_some() {
         main.upstreams = cf.intercept_upstreams(hooks.before_asking);
     }

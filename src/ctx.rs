@@ -11,6 +11,7 @@ use crate::breaker::Subject;
 use crate::manifest::Manifest;
 use crate::nginx::resolver::Lookup;
 use crate::nginx::upstream::Upstream;
+use crate::registry::Service;
 use crate::resume::Download;
 use crate::verify::Check;
 
@@ -20,6 +21,8 @@ pub(crate) struct RequestCtx {
     /// What a subrequest of ours is for; those of others have nothing here.
     pub(crate) errand: Option<Errand>,
     pub(crate) manifest: Manifest,
+    /// What becomes of it where registries are declared.
+    pub(crate) service: Option<Box<Service>>,
     /// What the primary was asked; set when the request leaves it.
     pub(crate) primary: OnceCell<Primary>,
     /// The primary's upstream that all of this began with (see `Upstream::id`).
@@ -68,6 +71,7 @@ impl RequestCtx {
                 manifest: core::mem::take(&mut self.manifest),
                 upstream: Some(u.id()),
                 is_error_page: self.is_error_page,
+                service: self.service.take(),
                 ..Self::default()
             };
         }

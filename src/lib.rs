@@ -13,6 +13,7 @@ mod manifest;
 mod origin;
 mod realm;
 mod redirect;
+mod registry;
 mod resume;
 mod variables;
 mod verify;

@@ -15,12 +15,13 @@ use crate::errors::{self, Errors};
 use crate::fallback::{Fallback, FallbackOn};
 use crate::manifest::{self, ManifestCacheDirective};
 use crate::nginx::body::Chain;
-use crate::nginx::conf::{Conf, REFUSED, location_command, main_command};
+use crate::nginx::conf::{Conf, REFUSED, location_command, main_command, server_command};
 use crate::nginx::request::Request;
 use crate::nginx::{DECLINED, ERROR, Module, OK, filter, guard, idle, peer, shm, variable};
 use crate::origin::{self, Keepalive, Verdict};
 use crate::realm::RealmRewrite;
 use crate::redirect::FollowRedirect;
+use crate::registry::{self, DockerRegistry};
 use crate::resume::{self, Resume};
 use crate::variables;
 use crate::verify::{self, Verify};
@@ -42,7 +43,7 @@ unsafe impl Module for Docker {
 }
 
 /// nginx wants the table writable, and does not write.
-static mut COMMANDS: [ngx_command_t; 13] = [
+static mut COMMANDS: [ngx_command_t; 14] = [
     location_command::<RealmRewrite>(),
     location_command::<FollowRedirect>(),
     location_command::<Fallback>(),
@@ -53,6 +54,7 @@ static mut COMMANDS: [ngx_command_t; 13] = [
     location_command::<Verify>(),
     location_command::<ManifestCacheDirective>(),
     location_command::<Errors>(),
+    server_command::<DockerRegistry>(),
     main_command::<Keepalive>(),
     main_command::<Zone>(),
     ngx_command_t::empty(),
@@ -177,12 +179,18 @@ unsafe extern "C" fn rewrite(r: *mut ngx_http_request_t) -> ngx_int_t {
 
 unsafe extern "C" fn preaccess(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: nginx calls phase handlers with a live request.
-    guard(ERROR, || origin::preaccess(unsafe { Request::new(r) }, answer).code())
+    guard(ERROR, || origin::preaccess(unsafe { Request::new(r) }, answer, content).code())
 }
 
 unsafe extern "C" fn precontent(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: nginx calls phase handlers with a live request.
     guard(ERROR, || manifest::precontent(unsafe { Request::new(r) }, answer).code())
+}
+
+/// The content handler where registries are declared.
+unsafe extern "C" fn content(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: nginx calls content handlers with a live request.
+    guard(ERROR, || registry::content(unsafe { Request::new(r) }))
 }
 
 /// The content handler of answers that are ours.

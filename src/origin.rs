@@ -32,13 +32,13 @@ use crate::nginx::conf::{Conf, Directive, SetError};
 use crate::nginx::idle::Limits;
 use crate::nginx::location::{Location, Place, Refused};
 use crate::nginx::log::Level;
-use crate::nginx::peer::{Failure, Plan};
-use crate::nginx::request::Request;
+use crate::nginx::peer::{Failure, Plan, Written};
+use crate::nginx::request::{Handler, Request};
 use crate::nginx::resolver::{self, StartError};
 use crate::nginx::upstream::Upstream;
 use crate::nginx::{AGAIN, DECLINED, ERROR, NoMemory};
 use crate::redirect::Outcome as Followed;
-use crate::{breaker, errors, fallback, realm, redirect, resume};
+use crate::{breaker, errors, fallback, realm, redirect, registry, resume};
 
 /// The upstream of the follow location, under a name that no host has (RFC 6761, section 6.4).
 pub(crate) const UPSTREAM: &str = "docker-origin.invalid";
@@ -184,7 +184,7 @@ fn is_file(path: &str) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
-fn name_servers() -> Vec<String> {
+pub(crate) fn name_servers() -> Vec<String> {
     let text = std::fs::read("/etc/resolv.conf").unwrap_or_default();
     resolv::name_servers(&String::from_utf8_lossy(&text))
 }
@@ -212,9 +212,19 @@ pub(crate) fn header_filter(r: Request<'_>) -> Verdict {
 
 fn filter(r: Request<'_>) -> Verdict {
     let conf = LocConf::of(r);
-    if conf.realm.is_none() && conf.ways.is_none() {
+    if conf.realm.is_none() && conf.ways.is_none() && conf.registries.is_none() {
         return Verdict::Pass;
     }
+    let verdict = filtered(r, conf);
+    if verdict == Verdict::Pass
+        && let Some(ctx) = r.ctx::<Docker>()
+    {
+        registry::name_namespace(r, &ctx.borrow());
+    }
+    verdict
+}
+
+fn filtered(r: Request<'_>, conf: &LocConf) -> Verdict {
     let Some(u) = r.upstream().filter(|_| is_ours(r)) else { return Verdict::Pass };
     realm::filter(r, conf, u);
 
@@ -284,7 +294,7 @@ fn pass_by(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, u: Upstream<'_>
     let Refusal { reason, remaining } = refused?;
     ctx.remaining = remaining;
 
-    let targets = conf.targets(uri);
+    let targets = targets(conf, ctx, uri);
     let may_leave = conf.conditions().matches(reason_as_outcome(reason))
         && fallback::request(r).may_fall_back()
         && r.redirects_left() >= 2;
@@ -459,7 +469,7 @@ fn report_served(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
 
 /// The backend that is being asked, or has led to who is; as the log names it.
 fn backend(conf: &LocConf, ctx: &RequestCtx, uri: &str) -> String {
-    match conf.targets(uri).get(ctx.target.wrapping_sub(1)) {
+    match targets(conf, ctx, uri).get(ctx.target.wrapping_sub(1)) {
         Some(target) => fallback::name(target),
         None => ctx.primary.get().map(|primary| primary.url.authority()).unwrap_or_default(),
     }
@@ -501,7 +511,7 @@ fn step(
         // Who is asked next is decided where the rest is wanted.
         return Step::Answer;
     }
-    let targets = conf.targets(uri);
+    let targets = targets(conf, ctx, uri);
     ctx.queue.ask(ctx.target);
     let next = ctx.queue.next(targets.len()).filter(|_| r.redirects_left() >= redirects);
     match fallback::decide(r, outcome, ctx.target, next, &conf.conditions()) {
@@ -546,7 +556,7 @@ fn go_on(
     if ctx.destination.is_none() && outcome == Outcome::Timeout {
         ctx.status_without_answer = Some(504);
     }
-    let targets = conf.targets(uri);
+    let targets = targets(conf, ctx, uri);
     match step {
         Step::Next(0) => {
             r.log(Level::Info, format_args!("{told}, asking the first upstream after all"));
@@ -787,11 +797,11 @@ impl Phase {
 }
 
 /// Runs in every location; acts in follow locations.
-pub(crate) fn preaccess(
-    r: Request<'_>,
-    answer: unsafe extern "C" fn(*mut nginx_sys::ngx_http_request_t) -> ngx_int_t,
-) -> Phase {
+pub(crate) fn preaccess(r: Request<'_>, answer: Handler, content: Handler) -> Phase {
     let conf = LocConf::of(r);
+    if !conf.is_follow {
+        return registry::preaccess(r, conf, content);
+    }
     let (true, Some(ways)) = (conf.is_follow, &conf.ways) else { return Phase::Declined };
     let Ok(ctx) = r.ctx_or_default::<Docker>() else { return Phase::Status(500) };
 
@@ -855,6 +865,12 @@ pub(crate) fn preaccess(
     }
 }
 
+/// The fallback targets of a request for `uri`.
+pub(crate) fn targets<'c>(conf: &'c LocConf, ctx: &RequestCtx, uri: &str) -> &'c [Target] {
+    let may_fall_back = ctx.service.as_ref().is_none_or(|service| service.may_fall_back());
+    if may_fall_back { conf.targets(uri) } else { &[] }
+}
+
 pub(crate) fn first_uri(ctx: &RequestCtx) -> String {
     ctx.primary.get().map(|primary| primary.url.uri.clone()).unwrap_or_default()
 }
@@ -883,13 +899,14 @@ fn gave_up(
     }
     r.allow_error_page();
     let proxy = r.main_conf::<Docker>().proxy;
+    let is_primary = |u: &Upstream<'_>| proxy.is_some_and(|proxy| u.is_of(ways.own, proxy));
     let u = r.upstream().filter(|u| {
-        let is_of_location = u.is_run_time_origin() || proxy.is_some_and(|p| u.is_of(ways.own, p));
+        let is_of_location = u.is_run_time_origin() || is_primary(u);
         let is_fresh = !u.is_live() && ctx.borrow().spent != Some(u.id());
         is_of_location && is_fresh && is_ours(r) && !r.is_post_action()
     });
     let Some(u) = u else { return Err(give_up(r, ways, status)) };
-    let has_left = u.is_run_time_origin();
+    let has_left = !is_primary(&u);
 
     let mut ctx = ctx.borrow_mut();
     if !has_left {
@@ -997,8 +1014,11 @@ fn found(conf: &LocConf, ctx: &mut RequestCtx, addresses: &[IpAddr]) {
     };
 }
 
-/// What the follow location's upstream has to send, and where.
+/// What an upstream of ours has to send, and where.
 pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
+    if !LocConf::of(r).is_follow {
+        return registry::plan(r);
+    }
     let main = r.main_conf::<Docker>();
     let ctx = r.ctx::<Docker>()?.borrow();
     let (Stage::Asking(addresses), Some(primary), Some(destination)) =
@@ -1027,12 +1047,16 @@ pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
         tls: destination.url.scheme == Scheme::Https,
         host: destination.tls_name.clone(),
         addresses: addresses.clone(),
-        head: request::head(method(r), &destination.url, &carry, lines),
-        // A CDN's signature, or the path by which a fallback knows its own, belong in no log.
-        logged_uri: match destination.relation {
-            Relation::Fallback => without_query(&primary.url.uri).to_owned(),
-            Relation::Same | Relation::Foreign => without_query(&destination.url.uri).to_owned(),
-        },
+        request: Some(Written {
+            head: request::head(method(r), &destination.url, &carry, lines),
+            // A CDN's signature, or the path by which a fallback knows its own, belong in no log.
+            logged_uri: match destination.relation {
+                Relation::Fallback => without_query(&primary.url.uri).to_owned(),
+                Relation::Same | Relation::Foreign => {
+                    without_query(&destination.url.uri).to_owned()
+                }
+            },
+        }),
         silence: resume::stall(r),
         limits: Limits::from(&main.keepalive()),
     })
@@ -1046,7 +1070,7 @@ fn without_query(uri: &str) -> &str {
 /// nobody can read it on the way.
 fn token<'r>(r: Request<'r>, ctx: &RequestCtx, addresses: &[SocketAddr]) -> Option<&'r [u8]> {
     let uri = first_uri(ctx);
-    let target = LocConf::of(r).targets(&uri).get(ctx.target.checked_sub(1)?)?;
+    let target = targets(LocConf::of(r), ctx, &uri).get(ctx.target.checked_sub(1)?)?;
     let is_loopback = addresses.iter().all(|address| address.ip().is_loopback());
     let value = r.request_line("Authorization")?;
     let primary = ctx.primary.get().filter(|primary| primary.is_exact)?;

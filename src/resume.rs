@@ -396,7 +396,8 @@ struct Next {
 fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -> Option<Next> {
     let primary = ctx.primary.get()?;
     let uri = &primary.url.uri;
-    let targets = if fallback::request(r).may_fall_back() { conf.targets(uri) } else { &[] };
+    let may_fall_back = fallback::request(r).may_fall_back();
+    let targets = if may_fall_back { origin::targets(conf, ctx, uri) } else { &[] };
     let ended = match &download.attempt {
         Attempt { is_unauthorized: true, .. } => Ended::Unauthorized,
         attempt if attempt.start < download.received => Ended::Broken,
@@ -421,7 +422,8 @@ fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -
         }
         (Way::Last | Way::First, ..) => {
             let own = conf.ways.as_ref().map_or_else(|| r.location(), |ways| ways.own);
-            let ctx = RequestCtx { errand: Some(Errand::Rest), ..RequestCtx::default() };
+            let service = ctx.service.as_ref().and_then(|service| service.again());
+            let ctx = RequestCtx { errand: Some(Errand::Rest), service, ..RequestCtx::default() };
             let host = primary.url.authority();
             return Some(Next { way, host, entry: Entry::Content(own), lines, ctx });
         }

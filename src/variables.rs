@@ -6,9 +6,9 @@ use crate::conf::LocConf;
 use crate::module::Docker;
 use crate::nginx::request::Request;
 use crate::nginx::variable::Getter;
-use crate::{breaker, fallback, manifest, origin, resume};
+use crate::{breaker, fallback, manifest, origin, registry, resume};
 
-pub(crate) static TABLE: [(&str, Getter); 15] = [
+pub(crate) static TABLE: [(&str, Getter); 17] = [
     ("docker_digest", |r| part(r, |request| request.digest)),
     ("docker_fallback", fallback_name),
     ("docker_fallback_reason", fallback_reason),
@@ -19,7 +19,9 @@ pub(crate) static TABLE: [(&str, Getter); 15] = [
     ("docker_redirects", redirects),
     ("docker_reference", |r| part(r, |request| request.reference)),
     ("docker_repository", |r| part(r, |request| request.repository)),
+    ("docker_registry", registry::name),
     ("docker_resumes", resume::count),
+    ("docker_upstream", registry::upstream_url),
     // For follow.conf only.
     ("docker_target", origin::target_url),
     ("docker_target_certificate", |_| Some(Vec::new())),
@@ -75,7 +77,7 @@ fn fallback_name(r: Request<'_>) -> Option<Vec<u8>> {
     let served = r.ctx::<Docker>().and_then(|ctx| {
         let ctx = ctx.borrow();
         let uri = &ctx.primary.get()?.url.uri;
-        let target = LocConf::of(r).targets(uri).get(ctx.target.checked_sub(1)?)?;
+        let target = origin::targets(LocConf::of(r), &ctx, uri).get(ctx.target.checked_sub(1)?)?;
         (!ctx.is_original).then(|| fallback::name(target).into_bytes())
     });
     Some(served.unwrap_or_default())

@@ -71,6 +71,7 @@ fn fields() -> Vec<(&'static str, &'static str, String)> {
             "done" => set_done,
             "post_action" => set_post_action,
             "cached" => set_cached,
+            "valid_unparsed_uri" => set_valid_unparsed_uri,
         ]
         "ngx_http_upstream_t": nginx_sys::ngx_http_upstream_t [
             "header_sent" => set_header_sent,

@@ -30,6 +30,8 @@ pub enum Code {
     Unsupported,
     /// `TOOMANYREQUESTS`: a rate limit is exceeded.
     TooManyRequests,
+    /// `NAME_INVALID`: no repository can have this name.
+    NameInvalid,
     /// `UNAVAILABLE`: who should answer does not.
     Unavailable,
     /// `UNKNOWN`: anything else.
@@ -49,6 +51,7 @@ impl Code {
             Self::Denied => "DENIED",
             Self::Unsupported => "UNSUPPORTED",
             Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::NameInvalid => "NAME_INVALID",
             Self::Unavailable => "UNAVAILABLE",
             Self::Unknown => "UNKNOWN",
         }

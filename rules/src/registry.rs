@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::rc::Rc;
 
 use crate::authority::Authority;
 use crate::challenge::is_path_byte;
@@ -169,7 +170,7 @@ impl Registry {
 
 /// The declared registries.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Registries(Vec<Registry>);
+pub struct Registries(Vec<Rc<Registry>>);
 
 impl Registries {
     /// Declares a further registry.
@@ -189,34 +190,34 @@ impl Registries {
                 return Err(Conflict::Alias(alias.clone()));
             }
         }
-        self.0.push(registry);
+        self.0.push(Rc::new(registry));
         Ok(())
     }
 
     /// All of them, in the order of their declarations.
     pub fn iter(&self) -> impl Iterator<Item = &Registry> {
-        self.0.iter()
+        self.0.iter().map(Rc::as_ref)
     }
 
     /// The registry of this name.
-    pub fn get(&self, name: &str) -> Option<&Registry> {
+    pub fn get(&self, name: &str) -> Option<&Rc<Registry>> {
         self.0.iter().find(|registry| registry.name == name)
     }
 
     /// The registry whose name is the first segment of `name`, if it has further ones.
-    pub fn of_prefix(&self, name: &str) -> Option<&Registry> {
+    fn of_prefix(&self, name: &str) -> Option<&Rc<Registry>> {
         self.0.iter().find(|registry| registry.without_prefix(name).is_some())
     }
 
     /// The registry that `host`, with or without a port, is an alias of.
-    fn of_alias(&self, host: &[u8]) -> Option<&Registry> {
+    fn of_alias(&self, host: &[u8]) -> Option<&Rc<Registry>> {
         let host = Authority::parse(host).ok()?.host;
         self.0
             .iter()
             .find(|registry| registry.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(host)))
     }
 
-    fn of_none(&self) -> Option<&Registry> {
+    fn of_none(&self) -> Option<&Rc<Registry>> {
         self.0.iter().find(|registry| registry.default)
     }
 }
@@ -247,9 +248,9 @@ pub enum By {
 
 /// Where a request of the registry API goes.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Route<'r> {
+pub struct Route {
     /// To this registry,
-    pub registry: &'r Registry,
+    pub registry: Rc<Registry>,
     /// which was named so.
     pub by: By,
     /// What is asked for there: path and query.
@@ -303,7 +304,7 @@ impl Registries {
     /// See [`Refusal`]. A path is refused that is none of the registry API, or could be read in two
     /// ways: with an escape in the name, an empty or a dot segment, a byte that a path does not
     /// hold.
-    pub fn route(&self, uri: &[u8], host: Option<&[u8]>) -> Result<Route<'_>, Refusal> {
+    pub fn route(&self, uri: &[u8], host: Option<&[u8]>) -> Result<Route, Refusal> {
         let uri = str::from_utf8(uri).map_err(|_| Refusal::Invalid)?;
         if !uri.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\' && byte != b'#') {
             return Err(Refusal::Invalid);
@@ -330,6 +331,7 @@ impl Registries {
 
         if rest.is_empty() || rest == "_catalog" {
             let (registry, by) = named.or_else(otherwise).ok_or_else(none)?;
+            let registry = Rc::clone(registry);
             let uri = with_query(format!("/v2/{rest}"), &query);
             return Ok(Route { registry, by, uri, repository: None, upload: None });
         }
@@ -358,11 +360,12 @@ impl Registries {
         let session = tail.strip_prefix("/blobs/uploads/").filter(|session| !session.is_empty());
         let upload = session.map(|session| (session.to_owned(), query));
         let repository = Some(Repository { client: name.to_owned(), own });
+        let registry = Rc::clone(registry);
         Ok(Route { registry, by, uri, repository, upload })
     }
 }
 
-impl Route<'_> {
+impl Route {
     /// The URI by which this client reaches what the registry has at `uri`; `None` if that is
     /// nothing of the request's repository.
     pub fn client_uri(&self, uri: &str) -> Option<String> {

@@ -76,8 +76,8 @@ pub enum Ticket {
     Upload {
         /// The registry's name.
         registry: String,
-        /// Where it goes on.
-        url: String,
+        /// Where it goes on there: path and query.
+        uri: String,
     },
 }
 
@@ -113,7 +113,7 @@ impl Ticket {
                 format!("realm\n{registry}\n{realm}\n{service}")
             }
             Self::Realm { registry, realm, service: None } => format!("realm\n{registry}\n{realm}"),
-            Self::Upload { registry, url } => format!("upload\n{registry}\n{url}"),
+            Self::Upload { registry, uri } => format!("upload\n{registry}\n{uri}"),
         }
     }
 
@@ -129,7 +129,7 @@ impl Ticket {
             ("realm", service) => {
                 Some(Self::Realm { registry, realm: url, service: service.map(str::to_owned) })
             }
-            ("upload", None) => Some(Self::Upload { registry, url }),
+            ("upload", None) => Some(Self::Upload { registry, uri: url }),
             _ => None,
         }
     }
@@ -151,7 +151,7 @@ mod tests {
             realm(None),
             realm(Some("")),
             realm(Some("a service, with a comma")),
-            Ticket::Upload { registry: "a:5000".to_owned(), url: "https://a:5000/v2/".to_owned() },
+            Ticket::Upload { registry: "a:5000".to_owned(), uri: "/v2/a?b".to_owned() },
         ]
     }
 

@@ -394,7 +394,7 @@ proptest! {
                 Ticket::Realm { registry, realm: url, service: Some(service) }
             }
             Some(_) => Ticket::Realm { registry, realm: url, service: None },
-            None => Ticket::Upload { registry, url },
+            None => Ticket::Upload { registry, uri: url },
         };
         let text = ticket.seal(&Key::new(bytes));
         prop_assert_eq!(Ticket::open(&text, &Key::new(bytes)), Some(ticket));

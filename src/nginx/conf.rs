@@ -7,11 +7,12 @@ use core::ptr;
 use nginx_sys::{
     NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET,
     NGX_HTTP_SRV_CONF, NGX_HTTP_UPSTREAM_CREATE, NGX_LOG_EMERG, NGX_LOG_WARN, ngx_array_create,
-    ngx_array_push, ngx_command_t, ngx_conf_log_error, ngx_conf_t, ngx_http_complex_value,
-    ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_main_conf_t, ngx_http_core_module,
-    ngx_http_handler_pt, ngx_http_module_t, ngx_http_request_t, ngx_http_upstream_add,
-    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_str_t,
-    ngx_uint_t, ngx_url_t,
+    ngx_array_push, ngx_array_t, ngx_command_t, ngx_conf_log_error, ngx_conf_t,
+    ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_conf_ctx_t,
+    ngx_http_core_main_conf_t, ngx_http_core_module, ngx_http_handler_pt, ngx_http_module_t,
+    ngx_http_request_t, ngx_http_upstream_add, ngx_http_upstream_main_conf_t,
+    ngx_http_upstream_module, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t,
+    ngx_module_t, ngx_resolver_create, ngx_resolver_t, ngx_str_t, ngx_uint_t, ngx_url_t,
 };
 use ngx::core::Pool;
 
@@ -56,6 +57,11 @@ const ANYWHERE: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF
 /// The command of a directive of http, server and location.
 pub(crate) const fn location_command<D: Directive>() -> ngx_command_t {
     command::<D>(ANYWHERE, NGX_HTTP_LOC_CONF_OFFSET)
+}
+
+/// The command of a directive of http and server.
+pub(crate) const fn server_command<D: Directive>() -> ngx_command_t {
+    command::<D>(NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF, NGX_HTTP_LOC_CONF_OFFSET)
 }
 
 /// The command of a directive of http alone.
@@ -255,11 +261,7 @@ impl Conf {
         // SAFETY: nginx has initialized the upstreams before `postconfiguration`; the array holds
         // pointers to them.
         unsafe {
-            let ctx = (*self.0).ctx.cast::<ngx_http_conf_ctx_t>();
-            let module = ptr::addr_of!(nginx_sys::ngx_http_upstream_module);
-            let main = (*(*ctx).main_conf.add((*module).ctx_index))
-                .cast::<nginx_sys::ngx_http_upstream_main_conf_t>();
-            let upstreams = (*main).upstreams.as_slice::<*mut ngx_http_upstream_srv_conf_t>();
+            let upstreams = (*upstreams(self)).as_slice::<*mut ngx_http_upstream_srv_conf_t>();
             for &upstream in upstreams {
                 if let Some(own) = (*upstream).peer.init.replace(init) {
                     replaced.push((address(upstream), own));
@@ -324,6 +326,83 @@ pub(crate) enum HttpPhase {
     PreAccess = nginx_sys::ngx_http_phases_NGX_HTTP_PREACCESS_PHASE as isize,
     PreContent = nginx_sys::ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE as isize,
 }
+
+impl Conf {
+    /// Has `init` choose the peers of every `proxy_pass` whose variables make it lead to `host`: at
+    /// `port`, or at none if that is `None`. `false` if the user has an `upstream` of that name,
+    /// which comes first.
+    ///
+    /// `ngx_http_upstream_add()` would take the upstream that a `proxy_pass` without variables has
+    /// made of the same host for the same.
+    pub(crate) fn add_origin(
+        self,
+        host: &str,
+        port: Option<u16>,
+        init: InitPeer,
+    ) -> Result<bool, NoMemory> {
+        // SAFETY: nginx has made its list of upstreams before `postconfiguration`, and initialized
+        // them; it holds pointers, in an order that nobody but the search for a host depends on.
+        unsafe {
+            let upstreams = upstreams(self);
+            let known = (*upstreams).as_slice::<*mut ngx_http_upstream_srv_conf_t>();
+            let is_users = known.iter().any(|&known| {
+                (*known).flags & NGX_HTTP_UPSTREAM_CREATE as ngx_uint_t != 0
+                    && bytes((*known).host).eq_ignore_ascii_case(host.as_bytes())
+            });
+            if is_users {
+                return Ok(false);
+            }
+
+            let upstream =
+                nginx_sys::ngx_pcalloc((*self.0).pool, size_of::<ngx_http_upstream_srv_conf_t>())
+                    .cast::<ngx_http_upstream_srv_conf_t>();
+            if upstream.is_null() || ngx_array_push(upstreams).is_null() {
+                return Err(NoMemory);
+            }
+            (*upstream).host = copy((*self.0).pool, host.as_bytes())?;
+            // nginx writes it with `%s` into error lines of its own.
+            (*upstream).file_name = copy((*self.0).pool, b"docker_registry")?.data;
+            (*upstream).port = port.unwrap_or(0);
+            (*upstream).no_port = ngx_uint_t::from(port.is_none());
+            (*upstream).servers =
+                ngx_array_create((*self.0).pool, 1, size_of::<ngx_http_upstream_server_t>());
+            (*upstream).peer.init = Some(init);
+
+            // The first that fits is taken.
+            let first = (*upstreams).elts.cast::<*mut ngx_http_upstream_srv_conf_t>();
+            ptr::copy(first, first.add(1), (*upstreams).nelts - 1);
+            *first = upstream;
+        }
+        Ok(true)
+    }
+
+    /// A resolver that asks these name servers.
+    pub(crate) fn create_resolver(self, servers: &[String]) -> Result<Resolver, NoMemory> {
+        // SAFETY: nginx copies the addresses out of the names.
+        unsafe {
+            let mut names = Vec::with_capacity(servers.len());
+            for server in servers {
+                names.push(copy((*self.0).pool, server.as_bytes())?);
+            }
+            let resolver = ngx_resolver_create(self.0, names.as_mut_ptr(), names.len());
+            if resolver.is_null() { Err(NoMemory) } else { Ok(Resolver(resolver)) }
+        }
+    }
+}
+
+/// nginx's list of upstreams.
+unsafe fn upstreams(cf: Conf) -> *mut ngx_array_t {
+    // SAFETY: the caller passes a `cf` of the http block, where the upstream module has its slot.
+    unsafe {
+        let ctx = (*cf.0).ctx.cast::<ngx_http_conf_ctx_t>();
+        let conf = (*ctx).main_conf.add((*ptr::addr_of!(ngx_http_upstream_module)).ctx_index);
+        ptr::addr_of_mut!((*(*conf).cast::<ngx_http_upstream_main_conf_t>()).upstreams)
+    }
+}
+
+/// A resolver of the configuration's.
+#[derive(Clone, Copy)]
+pub(crate) struct Resolver(pub(super) *mut ngx_resolver_t);
 
 /// A value that may hold variables, compiled at configuration time.
 #[derive(Clone, Copy)]

@@ -11,7 +11,7 @@ use nginx_sys::{
     ngx_pcalloc, ngx_str_t, ngx_uint_t,
 };
 
-use super::conf::{Conf, http_modules};
+use super::conf::{Conf, Resolver, http_modules};
 use super::{Module, NoMemory, bytes, copy, ctx_index};
 
 /// A location's configurations, one a module.
@@ -110,6 +110,12 @@ impl Location {
         };
         #[cfg(not(ngx_feature = "http_cache"))]
         return self.proxy(proxy).is_null();
+    }
+
+    /// Gives it a `resolver`.
+    pub(crate) fn set_resolver(self, resolver: Resolver) {
+        // SAFETY: a plain field of the core's configuration; the resolver lives as long.
+        unsafe { (*self.core()).resolver = resolver.0 };
     }
 
     /// One of its `error_page`s takes `status`.

@@ -17,7 +17,7 @@ use super::idle::{self, Key, Limits};
 use super::request::Request;
 use super::resolver::socket_address;
 use super::upstream::Upstream;
-use super::{DONE, ERROR, NoMemory, OK, address, copy, guard};
+use super::{BUSY, DONE, ERROR, NoMemory, OK, address, copy, guard};
 
 /// How long a connection may take while other addresses remain, milliseconds.
 const CONNECT_TIMEOUT: ngx_msec_t = 1_000;
@@ -27,15 +27,21 @@ pub(crate) struct Plan {
     pub(crate) tls: bool,
     /// What the certificate must be for; without TLS, the host all the same.
     pub(crate) host: String,
-    /// Tried in this order, those that failed lately last; never empty.
+    /// Tried in this order, those that failed lately last; empty if the name could not be resolved.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// The request's head, as it goes out.
-    pub(crate) head: Vec<u8>,
-    /// The URI as nginx prints it in its error lines.
-    pub(crate) logged_uri: String,
+    /// The request; else it is the one that nginx has built.
+    pub(crate) request: Option<Written>,
     /// How long it may send nothing, in milliseconds, if not as long as the location says.
     pub(crate) silence: Option<u64>,
     pub(crate) limits: Limits,
+}
+
+/// A request without a body.
+pub(crate) struct Written {
+    /// The head, as it goes out.
+    pub(crate) head: Vec<u8>,
+    /// The URI as nginx prints it in its error lines.
+    pub(crate) logged_uri: String,
 }
 
 /// Where an attempt at an origin ended.
@@ -92,7 +98,10 @@ struct Peer {
 /// Sets the upstream of `r` up for `plan`: nginx's `peer.init`, when the request is built.
 pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
     let Some(u) = r.upstream().map(Upstream::as_ptr) else { return Err(NoMemory) };
-    let Plan { tls, host, mut addresses, head, logged_uri, silence, limits } = plan;
+    let Plan { tls, host, mut addresses, request, silence, limits } = plan;
+    if let Some(request) = request {
+        write(r, u, &request)?;
+    }
     // SAFETY: null, or what `proxy_bind` has set.
     let bound = unsafe { (*u).peer.local };
     keep_usable(&mut addresses, |address| address.is_ipv4() || has_ipv6());
@@ -104,31 +113,16 @@ pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
         });
     }
     idle::sort(&mut addresses);
-    // SAFETY: nginx calls `peer.init` with the upstream's request built and no peer yet. Peer and
-    // buffers live in the request's pool; the peer is dropped with it.
+    // SAFETY: nginx calls `peer.init` with no peer yet. The peer lives in the request's pool, and is
+    // dropped with it.
     unsafe {
-        let head = copy(r.pool(), &head)?;
-        let buffer = ngx_create_temp_buf(r.pool(), 1);
-        let chain = ngx_alloc_chain_link(r.pool());
         let cleanup = ngx_pool_cleanup_add(r.pool(), size_of::<Peer>());
-        if buffer.is_null() || chain.is_null() || cleanup.is_null() {
+        if cleanup.is_null() {
             return Err(NoMemory);
         }
 
-        // What nginx built from the location's settings goes; the head says all there is to say,
-        // and there is no body.
-        (*buffer).start = head.data;
-        (*buffer).pos = head.data;
-        (*buffer).last = head.data.add(head.len);
-        (*buffer).end = (*buffer).last;
-        (*buffer).set_flush(1);
-        (*chain).buf = buffer;
-        (*chain).next = ptr::null_mut();
-        (*u).request_bufs = chain;
-
-        (*u).uri = copy(r.pool(), logged_uri.as_bytes())?;
-
         let port = addresses.first().map_or(0, SocketAddr::port);
+        let tries = addresses.len();
         let peer = (*cleanup).data.cast::<Peer>();
         peer.write(Peer {
             upstream: u,
@@ -141,7 +135,7 @@ pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
             addresses,
             next: 0,
             current: None,
-            failure: None,
+            failure: (tries == 0).then_some(Failure::Resolve),
         });
         (*cleanup).handler = Some(drop_peer);
         if let Some(silence) = silence.and_then(|silence| ngx_msec_t::try_from(silence).ok()) {
@@ -152,12 +146,36 @@ pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
         (*u).peer.data = peer.cast();
         (*u).peer.get = Some(get);
         (*u).peer.free = Some(free);
-        (*u).peer.tries = (*peer).addresses.len();
+        (*u).peer.tries = tries;
         #[cfg(ngx_feature = "ssl")]
         {
             (*u).peer.set_session = Some(set_session);
             (*u).peer.save_session = Some(save_session);
         }
+    }
+    Ok(())
+}
+
+/// Puts `request` in the place of what nginx built from the location's settings.
+fn write(r: Request<'_>, u: *mut ngx_http_upstream_t, request: &Written) -> Result<(), NoMemory> {
+    // SAFETY: nginx calls `peer.init` with the upstream's request built; the new one lives in the
+    // request's pool. It is all there is to say, and there is no body.
+    unsafe {
+        let head = copy(r.pool(), &request.head)?;
+        let buffer = ngx_create_temp_buf(r.pool(), 1);
+        let chain = ngx_alloc_chain_link(r.pool());
+        if buffer.is_null() || chain.is_null() {
+            return Err(NoMemory);
+        }
+        (*buffer).start = head.data;
+        (*buffer).pos = head.data;
+        (*buffer).last = head.data.add(head.len);
+        (*buffer).end = (*buffer).last;
+        (*buffer).set_flush(1);
+        (*chain).buf = buffer;
+        (*chain).next = ptr::null_mut();
+        (*u).request_bufs = chain;
+        (*u).uri = copy(r.pool(), request.logged_uri.as_bytes())?;
     }
     Ok(())
 }
@@ -215,6 +233,20 @@ impl Upstream<'_> {
         }
     }
 
+    /// The address of the settings that the upstream was made with: a run-time origin has a copy
+    /// of its own.
+    pub(super) fn conf_address(self) -> usize {
+        // SAFETY: the data of a run-time origin is what `start` put there.
+        unsafe {
+            if self.is_run_time_origin() {
+                let peer = &*(*self.as_ptr()).peer.data.cast::<Peer>();
+                peer.key.conf
+            } else {
+                address((*self.as_ptr()).conf)
+            }
+        }
+    }
+
     /// It was set up by [`start`].
     pub(crate) fn is_run_time_origin(self) -> bool {
         // SAFETY: plain field of an upstream in the request's pool.
@@ -246,7 +278,7 @@ unsafe extern "C" fn get(
             }
 
             let last = peer.addresses.len().saturating_sub(1);
-            let Some(&address) = peer.addresses.get(peer.next.min(last)) else { return ERROR };
+            let Some(&address) = peer.addresses.get(peer.next.min(last)) else { return BUSY };
             peer.conf.connect_timeout = if peer.next < last {
                 peer.connect_timeout.min(CONNECT_TIMEOUT)
             } else {

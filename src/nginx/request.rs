@@ -8,11 +8,11 @@ use core::ptr::{self, NonNull};
 
 use nginx_sys::{
     NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_VERSION_20, ngx_buf_t,
-    ngx_chain_t, ngx_http_clean_header, ngx_http_core_main_conf_t, ngx_http_core_module,
-    ngx_http_core_run_phases, ngx_http_discard_request_body, ngx_http_finalize_request,
-    ngx_http_log_ctx_t, ngx_http_output_filter, ngx_http_request_t, ngx_http_run_posted_requests,
-    ngx_http_send_header, ngx_http_update_location_config, ngx_int_t, ngx_log_t,
-    ngx_pool_cleanup_add, ngx_pool_t, ngx_uint_t,
+    ngx_chain_t, ngx_http_clean_header, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
+    ngx_http_core_module, ngx_http_core_run_phases, ngx_http_discard_request_body,
+    ngx_http_finalize_request, ngx_http_log_ctx_t, ngx_http_output_filter, ngx_http_request_t,
+    ngx_http_run_posted_requests, ngx_http_send_header, ngx_http_update_location_config, ngx_int_t,
+    ngx_log_t, ngx_pool_cleanup_add, ngx_pool_t, ngx_uint_t,
 };
 
 use super::bits::ngx_http_request_s as Bits;
@@ -395,13 +395,56 @@ impl<'r> Request<'r> {
         }
     }
 
+    /// Who answers in the content phase.
+    pub(crate) fn content_handler(self) -> Option<Handler> {
+        // SAFETY: plain field of a live request.
+        unsafe { (*self.as_ptr()).content_handler }
+    }
+
+    /// Who answers in the location that the request is in.
+    pub(crate) fn location_handler(self) -> Option<Handler> {
+        // SAFETY: the slot is the core module's, in every location.
+        unsafe {
+            let index = (*ptr::addr_of!(ngx_http_core_module)).ctx_index;
+            let core = (*(*self.as_ptr()).loc_conf.add(index)).cast::<ngx_http_core_loc_conf_t>();
+            (*core).handler
+        }
+    }
+
     /// Has `handler` answer in the content phase.
-    pub(crate) fn set_content_handler(
-        self,
-        handler: unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t,
-    ) {
+    pub(crate) fn set_content_handler(self, handler: Handler) {
         // SAFETY: plain field of a live request.
         unsafe { (*self.as_ptr()).content_handler = Some(handler) };
+    }
+
+    /// Has `handler`, which was the request's content handler, answer; returns what that returns.
+    pub(crate) fn run(self, handler: Handler) -> ngx_int_t {
+        // SAFETY: a live request in its content phase, which is what the handler is for.
+        unsafe { handler(self.as_ptr()) }
+    }
+
+    /// Writes nothing to the log until the guard is dropped.
+    pub(crate) fn silence(self) -> Silence {
+        // SAFETY: a live request has a connection with a log of its own.
+        let log = unsafe { (*(*self.as_ptr()).connection).log };
+        // SAFETY: as above.
+        let level = unsafe { core::mem::replace(&mut (*log).log_level, 0) };
+        Silence { log, level }
+    }
+
+    /// Path and query as the client sent them; as `rewrite` made them, where one did.
+    pub(crate) fn uri(self) -> Vec<u8> {
+        // SAFETY: plain fields of a live request, whose strings live in its pool.
+        unsafe {
+            let r = self.as_ptr();
+            if Bits::valid_unparsed_uri_raw(self.bits()) != 0 {
+                return bytes((*r).unparsed_uri).to_vec();
+            }
+            match bytes((*r).args) {
+                [] => bytes((*r).uri).to_vec(),
+                args => [bytes((*r).uri), b"?", args].concat(),
+            }
+        }
     }
 
     /// Watches for the client's leaving while the request waits.
@@ -524,6 +567,22 @@ pub(super) unsafe fn log_as(r: *mut ngx_http_request_t) {
         if !log_ctx.is_null() {
             (*log_ctx).current_request = r;
         }
+    }
+}
+
+/// nginx's content handler.
+pub(crate) type Handler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
+
+/// A log that writes nothing.
+pub(crate) struct Silence {
+    log: *mut ngx_log_t,
+    level: ngx_uint_t,
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        // SAFETY: the guard lives no longer than the callback in which the request is live.
+        unsafe { (*self.log).log_level = self.level };
     }
 }
 

@@ -89,7 +89,7 @@ impl<'r> Upstream<'r> {
     /// the http modules: its configuration starts with the upstream's.
     pub(crate) fn is_of(self, location: Location, proxy: usize) -> bool {
         // SAFETY: the array has a slot for every http module.
-        unsafe { address((*self.as_ptr()).conf) == address(*location.as_ptr().add(proxy)) }
+        unsafe { self.conf_address() == address(*location.as_ptr().add(proxy)) }
     }
 
     /// The status of the answer, 0 if none was parsed.

@@ -1,0 +1,369 @@
+//! `docker_registry`: several registries behind one name.
+//!
+//! The PREACCESS handler finds the registry that a request means, and its addresses, and puts a
+//! content handler of ours before the location's own. Where that is `proxy_pass $docker_upstream`,
+//! the variable leads it to the registry, or it is seen that the request is refused: then the
+//! content handler answers in its place.
+
+use core::ffi::CStr;
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use nginx_sys::ngx_int_t;
+use rules::directive;
+use rules::error::{self, Code};
+use rules::location::{Scheme, Url};
+use rules::registry::{By, Refusal, Registries, Registry, Route};
+
+use crate::conf::{LocConf, MainConf};
+use crate::ctx::{Answer, RequestCtx, Stage};
+use crate::module::Docker;
+use crate::nginx::ERROR;
+use crate::nginx::conf::{Conf, Directive, InitPeer, Resolver, SetError};
+use crate::nginx::headers::Line;
+use crate::nginx::idle::Limits;
+use crate::nginx::location::{Place, Refused};
+use crate::nginx::log::Level;
+use crate::nginx::peer::Plan;
+use crate::nginx::request::{Handler, Request, Silence};
+use crate::nginx::resolver::{self, Lookup, StartError};
+use crate::origin::{self, Phase};
+use crate::resume;
+
+/// `docker_registry name [url] [realm=url-prefix ...] [alias=host ...] [library] [default]`;
+/// repeated for each registry.
+pub(crate) struct DockerRegistry;
+
+impl Directive for DockerRegistry {
+    type Conf = LocConf;
+    const NAME: &'static CStr = c"docker_registry";
+
+    fn set(conf: &mut LocConf, _cf: Conf, args: &[&str]) -> Result<(), SetError> {
+        let registry = directive::registry(args)?;
+        let registries = conf.registries.get_or_insert_default();
+        Rc::make_mut(registries).add(registry).map_err(directive::ArgError::from)?;
+        Ok(())
+    }
+}
+
+/// What becomes of a request where registries are declared.
+pub(crate) struct Service {
+    /// Whom to ask for what, or the answer to what cannot be asked.
+    asked: Result<Rc<Asked>, Answer>,
+    progress: Progress,
+    /// The resolver has answered.
+    is_resolved: bool,
+    /// The location's own content handler.
+    handler: Option<Handler>,
+    /// That one is running, for a request that is refused.
+    is_refusing: bool,
+    /// It has come to ask for `$docker_upstream`. What nginx would say of a `proxy_pass` that leads
+    /// nowhere is not said.
+    silence: Option<Silence>,
+}
+
+/// What goes to a registry.
+pub(crate) struct Asked {
+    pub(crate) registry: Rc<Registry>,
+    pub(crate) url: Url,
+    /// How the client asked for it.
+    pub(crate) route: Route,
+}
+
+/// How far the addresses of a registry are found.
+enum Progress {
+    Resolving {
+        _lookup: Lookup,
+    },
+    /// The request is waiting for them.
+    Resolved(Vec<SocketAddr>),
+    /// The request has gone on.
+    Done(Vec<SocketAddr>),
+}
+
+impl Service {
+    /// What was asked; `None` if it is refused.
+    pub(crate) fn asked(&self) -> Option<&Asked> {
+        self.asked.as_deref().ok()
+    }
+
+    /// The same for a subrequest that asks what its request asks.
+    pub(crate) fn again(&self) -> Option<Box<Self>> {
+        let Progress::Done(addresses) = &self.progress else { return None };
+        Some(Box::new(Self {
+            asked: self.asked.clone(),
+            progress: Progress::Done(addresses.clone()),
+            is_resolved: true,
+            handler: self.handler,
+            is_refusing: false,
+            silence: None,
+        }))
+    }
+
+    /// Another mirror, which knows of no other registries, would take the request for one of its
+    /// own.
+    pub(crate) fn may_fall_back(&self) -> bool {
+        self.asked().is_none_or(|asked| asked.registry.default)
+    }
+}
+
+impl MainConf {
+    /// We connect to this origin: the user has no `upstream` of that name.
+    fn connects(&self, url: &Url) -> bool {
+        self.origins.iter().any(|(host, port)| *host == url.host && *port == url.port)
+    }
+}
+
+/// Makes an upstream of every declared host, and has a resolver where the user has none.
+pub(crate) fn declare(cf: Conf, places: &[Place], init: InitPeer) -> Result<(), Refused> {
+    let mut resolver: Option<Resolver> = None;
+    for place in places {
+        let conf = place.location.conf::<Docker>();
+        let Some(registries) = &conf.registries else { continue };
+        for registry in registries.iter() {
+            for url in registry.realms.iter().chain([&registry.origin]) {
+                declare_origin(cf, url, init)?;
+            }
+        }
+        if place.location.has_resolver() {
+            continue;
+        }
+        let resolver = match resolver {
+            Some(resolver) => resolver,
+            None => {
+                let servers = origin::name_servers();
+                if servers.is_empty() {
+                    cf.warn(format_args!(
+                        "no name servers in /etc/resolv.conf and no \"resolver\": registries \
+                         cannot be resolved"
+                    ));
+                    return Ok(());
+                }
+                *resolver.insert(cf.create_resolver(&servers)?)
+            }
+        };
+        place.location.set_resolver(resolver);
+    }
+    Ok(())
+}
+
+fn declare_origin(cf: Conf, url: &Url, init: InitPeer) -> Result<(), Refused> {
+    let main = cf.main_conf::<Docker>();
+    if main.connects(url) {
+        return Ok(());
+    }
+    let port = Some(url.port).filter(|port| *port != url.scheme.default_port());
+    if cf.add_origin(&url.host, port, init)? {
+        main.origins.push((url.host.clone(), url.port));
+    }
+    Ok(())
+}
+
+/// Finds the registry that the request means, and its addresses.
+pub(crate) fn preaccess(r: Request<'_>, conf: &LocConf, content: Handler) -> Phase {
+    let (Some(registries), Some(own)) = (&conf.registries, r.content_handler()) else {
+        return Phase::Declined;
+    };
+    let Ok(ctx) = r.ctx_or_default::<Docker>() else { return Phase::Status(500) };
+
+    loop {
+        if let Some(service) = &mut ctx.borrow_mut().service {
+            match &mut service.progress {
+                Progress::Resolving { .. } => {
+                    r.watch_client();
+                    return Phase::Wait;
+                }
+                Progress::Resolved(addresses) => {
+                    service.progress = Progress::Done(core::mem::take(addresses));
+                    r.set_content_handler(content);
+                    return Phase::Declined;
+                }
+                // The request has come here from another location.
+                Progress::Done(_) => {}
+            }
+        }
+        // A copy of a request has the handler that was put there for the request.
+        let is_ours = core::ptr::fn_addr_eq(own, content);
+        let handler = if is_ours { r.location_handler() } else { Some(own) };
+        let asked = ask(r, registries).map(Rc::new);
+        let url = asked.as_ref().ok().map(|asked| asked.url.clone());
+        let progress = Progress::Resolved(Vec::new());
+        let service = Service {
+            asked,
+            progress,
+            is_resolved: false,
+            handler,
+            is_refusing: false,
+            silence: None,
+        };
+        ctx.borrow_mut().service = Some(Box::new(service));
+        if let Some(url) = url.filter(|url| r.main_conf::<Docker>().connects(url)) {
+            resolve(r, ctx, &url);
+        }
+    }
+}
+
+/// Whom the request asks for what.
+fn ask(r: Request<'_>, registries: &Registries) -> Result<Asked, Answer> {
+    let uri = r.uri();
+    let route = registries.route(&uri, r.authority()).map_err(|refusal| {
+        let (status, code) = match refusal {
+            Refusal::Invalid => (400, Code::NameInvalid),
+            Refusal::Unknown(_) => (404, Code::NameUnknown),
+        };
+        refused(status, code, &refusal.to_string())
+    })?;
+    let registry = Rc::clone(&route.registry);
+    let url = Url { uri: route.uri.clone(), ..registry.origin.clone() };
+    Ok(Asked { registry, url, route })
+}
+
+/// The answer to a request that goes to no registry.
+fn refused(status: u16, code: Code, message: &str) -> Answer {
+    Answer {
+        status,
+        content_type: b"application/json".to_vec(),
+        lines: Vec::new(),
+        body: error::body(code, message).into_bytes(),
+        yields_to_error_page: false,
+    }
+}
+
+/// Finds the addresses of `url`; those of a name may come later.
+fn resolve(r: Request<'_>, ctx: &RefCell<RequestCtx>, url: &Url) {
+    if let Some(address) = url.ip() {
+        found(r, &[address]);
+        return;
+    }
+    match resolver::start(r, &url.host, resolved) {
+        Ok(lookup) => {
+            // The answer may be here already.
+            if let Some(service) = &mut ctx.borrow_mut().service
+                && !service.is_resolved
+            {
+                service.progress = Progress::Resolving { _lookup: lookup };
+            }
+        }
+        Err(StartError::NoResolver) => unresolved(r, "no resolver defined"),
+        Err(StartError::NoMemory) => unresolved(r, "no memory"),
+    }
+}
+
+fn resolved(r: Request<'_>, answer: resolver::Answer) {
+    match answer {
+        resolver::Answer::Addresses(addresses) => found(r, &addresses),
+        resolver::Answer::Failed(why) => unresolved(r, &why),
+    }
+}
+
+/// nginx ends the request as one whose upstream has no address: with 502, or by a fallback.
+fn unresolved(r: Request<'_>, why: &str) {
+    if let Some(ctx) = r.ctx::<Docker>()
+        && let Some(asked) = ctx.borrow().service.as_ref().and_then(|service| service.asked())
+    {
+        let host = &asked.url.host;
+        r.log(Level::Error, format_args!("{host}: could not be resolved ({why})"));
+    }
+    found(r, &[]);
+}
+
+fn found(r: Request<'_>, addresses: &[IpAddr]) {
+    let Some(ctx) = r.ctx::<Docker>() else { return };
+    let mut ctx = ctx.borrow_mut();
+    let Some(service) = &mut ctx.service else { return };
+    let Ok(asked) = &service.asked else { return };
+    let port = asked.url.port;
+    let addresses = addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
+    service.progress = Progress::Resolved(addresses);
+    service.is_resolved = true;
+}
+
+/// The content handler, in the place of the location's own.
+pub(crate) fn content(r: Request<'_>) -> ngx_int_t {
+    let Ok(ctx) = r.ctx_or_default::<Docker>() else { return ERROR };
+    // A subrequest of ours begins here, and asks what its request asks.
+    if ctx.borrow().service.is_none() {
+        let main = r.main().ctx::<Docker>();
+        let again = main.and_then(|main| main.borrow().service.as_ref()?.again());
+        ctx.borrow_mut().service = again;
+    }
+    let (handler, is_refusing) = {
+        let mut ctx = ctx.borrow_mut();
+        let Some(service) = &mut ctx.service else { return ERROR };
+        service.is_refusing = service.asked.is_err();
+        (service.handler, service.is_refusing)
+    };
+    let Some(handler) = handler else { return ERROR };
+    if !is_refusing {
+        return r.run(handler);
+    }
+
+    let rc = r.run(handler);
+    let mut borrowed = ctx.borrow_mut();
+    let Some(service) = &mut borrowed.service else { return rc };
+    service.is_refusing = false;
+    if service.silence.take().is_none() {
+        // It is another `proxy_pass`, and what it asks is none of ours.
+        return rc;
+    }
+    if let Err(answer) = &service.asked {
+        borrowed.stage = Stage::Answering(answer.clone());
+    }
+    drop(borrowed);
+    origin::answer(r)
+}
+
+/// `$docker_upstream`, for `proxy_pass`.
+pub(crate) fn upstream_url(r: Request<'_>) -> Option<Vec<u8>> {
+    let ctx = r.ctx::<Docker>()?;
+    if let Some(asked) = ctx.borrow().service.as_ref()?.asked() {
+        let Url { scheme, uri, .. } = &asked.url;
+        return Some(format!("{}://{}{uri}", scheme.as_str(), asked.url.authority()).into_bytes());
+    }
+    let mut ctx = ctx.try_borrow_mut().ok()?;
+    let service = ctx.service.as_mut()?;
+    if service.is_refusing && service.silence.is_none() {
+        service.silence = Some(r.silence());
+    }
+    None
+}
+
+/// `$docker_registry`: the name of the registry that the request means.
+pub(crate) fn name(r: Request<'_>) -> Option<Vec<u8>> {
+    let ctx = r.ctx::<Docker>()?.borrow();
+    Some(ctx.service.as_ref()?.asked()?.registry.name.clone().into_bytes())
+}
+
+/// Whom a request to a registry connects to.
+pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
+    let ctx = r.ctx::<Docker>()?.borrow();
+    let service = ctx.service.as_ref()?;
+    let (Progress::Done(addresses), Ok(asked)) = (&service.progress, &service.asked) else {
+        return None;
+    };
+    let u = r.upstream()?;
+    Some(Plan {
+        tls: asked.url.scheme == Scheme::Https,
+        host: u.tls_name().unwrap_or_else(|| asked.url.host.clone()),
+        addresses: addresses.clone(),
+        request: None,
+        silence: resume::stall(r),
+        limits: Limits::from(&r.main_conf::<Docker>().keepalive()),
+    })
+}
+
+/// Says in the answer which registry it is of, to a client that has named it (OCI
+/// distribution-spec, "Registry Proxying").
+pub(crate) fn name_namespace(r: Request<'_>, ctx: &RequestCtx) {
+    let Some(asked) = ctx.service.as_ref().and_then(|service| service.asked()) else { return };
+    if asked.route.by != By::Namespace {
+        return;
+    }
+    let of_upstream = |line: &Line<'_>| line.name().eq_ignore_ascii_case(b"OCI-Namespace");
+    for line in r.response_lines().filter(of_upstream) {
+        line.remove();
+    }
+    // Without memory, nginx's own filters will say so.
+    let _ = r.add_response_line(b"OCI-Namespace", asked.registry.name.as_bytes());
+}
