@@ -15,7 +15,7 @@ use rules::kind::{self, Class};
 use rules::limit::Limit;
 use rules::location::Scheme;
 use rules::owner::Owner;
-use rules::rate_limit::RateLimit;
+use rules::rate_limit::{RateLimit, Source};
 use rules::{directive, retry_after};
 
 use crate::conf::LocConf;
@@ -79,7 +79,7 @@ impl Subject {
             Class::Blob | Class::Token | Class::Other => Owner::Anonymous,
         };
         let owner = match owner {
-            Owner::Anonymous => backend.with(Key([1; 2])),
+            Owner::Anonymous => backend.with(ANYBODY),
             Owner::Account(account) => backend.with(account),
         };
         Self { backend, class, owner, asked: now(), is_clean: false }
@@ -107,6 +107,9 @@ impl Subject {
     }
 }
 
+/// In place of an account: all that is anonymous shares the mirror's address.
+const ANYBODY: Key = Key([1; 2]);
+
 fn backend(schema: &[u8], host: &[u8], port: u16, prefix: &[u8]) -> Key {
     Key::of_configured(&[schema, host, &port.to_le_bytes(), prefix])
 }
@@ -115,8 +118,8 @@ fn backend(schema: &[u8], host: &[u8], port: u16, prefix: &[u8]) -> Key {
 const OWNERS: usize = 64;
 
 thread_local! {
-    /// Owners by a keyed hash of the end of the token and its length: to look into a token costs
-    /// as much as all the rest. Where tokens are signed, that end cannot be had without the token.
+    /// Owners by a hash of the token under a key of the worker's own: a look into the token costs
+    /// several times as much.
     static KNOWN_OWNERS: RefCell<[Option<(u64, Owner)>; OWNERS]> =
         const { RefCell::new([None; OWNERS]) };
     static HASHES: RandomState = RandomState::new();
@@ -124,10 +127,8 @@ thread_local! {
 
 /// Whose quota a request with this `Authorization` uses.
 fn owner(authorization: Option<&[u8]>) -> Owner {
-    const END: usize = 64;
     let Some(value) = authorization else { return Owner::Anonymous };
-    let end = value.get(value.len().saturating_sub(END)..).unwrap_or(value);
-    let hash = HASHES.with(|hashes| hashes.hash_one((end, value.len())));
+    let hash = HASHES.with(|hashes| hashes.hash_one(value));
     KNOWN_OWNERS.with_borrow_mut(|known| {
         let Some(slot) = known.get_mut(hash as usize % OWNERS) else {
             return Owner::of(authorization);
@@ -268,10 +269,17 @@ pub(crate) fn answered<'b>(
     host: impl Fn() -> String,
 ) {
     let remaining = if subject.is_of_manifest() { remaining(u) } else { None };
-    if subject.is_clean && remaining.is_none() && !is_failure(outcome) {
+    let is_refused = outcome == Outcome::Status(401);
+    if subject.is_clean && remaining.is_none() && !is_failure(outcome) && !is_refused {
         return;
     }
-    report(r, conf, subject, host, |records, settings| {
+    let mut subject = *subject;
+    let source = value(u, b"docker-ratelimit-source").and_then(Source::parse);
+    if source == Some(Source::Address) {
+        // The token was not looked at: whoever forged it has no say in its account's quota.
+        subject.owner = subject.backend.with(ANYBODY);
+    }
+    report(r, conf, &subject, host, |records, settings| {
         let (asked, now) = (subject.asked, now());
         match outcome {
             Outcome::Status(429) => {
@@ -297,8 +305,13 @@ pub(crate) fn answered<'b>(
                 records.class.succeeded(asked);
             }
         }
-        // What is said without looking at the token is not said of its owner.
-        if let (Some(remaining), true) = (remaining, u.status() != 401) {
+        if is_refused {
+            // The token was not taken, so nothing is said of its owner.
+            if subject.class == Class::ManifestGet {
+                records.owner.told_nothing();
+                records.quota.told_nothing();
+            }
+        } else if let Some(remaining) = remaining {
             let limit = value(u, b"ratelimit-limit").and_then(RateLimit::parse);
             records.quota.learn(now, limit, remaining);
             if subject.class == Class::ManifestGet && u.status() < 400 {

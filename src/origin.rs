@@ -18,7 +18,7 @@ use rules::body::{Body, Framing};
 use rules::breaker::Reason;
 use rules::directive::{self, Keepalive as Argument};
 use rules::error;
-use rules::fallback::{Authorization, Outcome, Step, Target};
+use rules::fallback::{Authorization, Outcome, Step, Target, is_html};
 use rules::location::{LocationError, Scheme, Url};
 use rules::redirect::Policy;
 use rules::request::{Carry, Head};
@@ -480,7 +480,7 @@ fn is_interesting(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> bool {
     conf.is_follow
         || u.status() < 200
         || (r.is_get_or_head() && u.status() >= 300 && (u.status() < 400 || conf.has_fallback()))
-        || (conf.has_fallback() && r.content_type().starts_with(b"text/html"))
+        || (conf.has_fallback() && is_html(r.content_type()))
 }
 
 /// The answer that goes to the client comes from `ctx`'s destination.

@@ -196,6 +196,59 @@ fn an_exhausted_account_diverts_nobody_else() {
 }
 
 #[test]
+fn a_forged_token_has_no_say_in_an_accounts_quota() {
+    let hub = hub();
+    // As long as the victim's token, with the same end.
+    let (victim, forged) = (token("victim"), token("stolen"));
+    let limited = format!("Bearer {forged}");
+    hub.route(REGISTRY, move |request| match request.header("authorization") {
+        Some(value) if value == limited => {
+            let limit = Response::error(429, "TOOMANYREQUESTS", "You have reached your limit.");
+            limit.header("Retry-After", "60").into()
+        }
+        _ => Reply::Normal,
+    });
+    let nginx = start(&hub, &fallback());
+    let pull = |token: &str| get(&nginx.url(PATH)).bearer(token).send();
+    assert_served(&pull(&forged), FIRST, "limited");
+    assert_served(&pull(&victim), REGISTRY, "another owner");
+    assert_served(&pull(&forged), FIRST, "limited still");
+
+    // A limit of the mirror's address is no account's.
+    let hub = self::hub();
+    hub.on_times(REGISTRY, MANIFESTS, 1, Fault::TooManyRequests);
+    let nginx = start(&hub, &fallback());
+    let pull = |token: &str| get(&nginx.url(PATH)).bearer(token).send();
+    assert_served(&pull(&victim), FIRST, "limited by address");
+    assert_served(&get(&nginx.url(PATH)).send(), FIRST, "who is anonymous is");
+    assert_served(&pull(&victim), REGISTRY, "the account is not");
+}
+
+#[test]
+fn a_refused_token_uses_up_no_probe_and_no_quota() {
+    let hub = hub();
+    let refused = || Fault::Answer(Response::error(401, "UNAUTHORIZED", "").into());
+    hub.on_times(REGISTRY, MANIFESTS, 1, pull_limit("1"));
+    let nginx = start(&hub, &fallback());
+    let url = nginx.url(PATH);
+    assert_served(&get(&url).send(), FIRST, "limited");
+    thread::sleep(Duration::from_millis(1100));
+    hub.on_times(REGISTRY, MANIFESTS, 1, refused());
+    assert_eq!(get(&url).send().status, 401);
+    assert_served(&get(&url).send(), REGISTRY, "the next one probes");
+
+    let hub = self::hub();
+    let nginx = start(&hub, &format!("docker_fallback_reserve 10; {}", fallback()));
+    let url = nginx.url(PATH);
+    assert_served(&get(&url).send(), REGISTRY, "99 are left");
+    hub.on_times(REGISTRY, MANIFESTS, 95, refused());
+    for _ in 0..95 {
+        assert_eq!(get(&url).send().status, 401);
+    }
+    assert_served(&get(&url).send(), REGISTRY, "99 are left still");
+}
+
+#[test]
 fn a_limit_ends_when_it_says_and_one_request_tries() {
     let hub = hub();
     hub.on(REGISTRY, MANIFESTS, pull_limit("1"));
@@ -497,7 +550,7 @@ fn the_last_pulls_of_a_quota_are_kept() {
 fn a_web_page_is_no_manifest() {
     let hub = hub();
     let page = Response::new(200)
-        .header("Content-Type", "text/html; charset=utf-8")
+        .header("Content-Type", "Text/HTML; charset=utf-8")
         .body("<html>Please log in</html>");
     hub.on(REGISTRY, "/v2/", Fault::Answer(page.clone().into()));
     hub.on(FIRST, "/", Fault::Answer(page.into()));

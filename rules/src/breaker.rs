@@ -154,6 +154,11 @@ impl Breaker {
         self.is_limited = 1;
     }
 
+    /// The answer says nothing of a limit: the registry did not get that far. Another may probe.
+    pub fn told_nothing(&mut self) {
+        self.probe = 0;
+    }
+
     fn open(&mut self, now: u64, until: u64) {
         // Zero is closed.
         self.since = now.max(1);
@@ -216,6 +221,12 @@ impl Quota {
             remaining: remaining.requests,
             window,
         };
+    }
+
+    /// The request was not counted after all: it was refused before.
+    pub fn told_nothing(&mut self) {
+        self.probe = 0;
+        self.remaining = self.remaining.saturating_add(1).min(self.limit.max(self.remaining));
     }
 
     /// How many requests are left, if that is known and not outdated.

@@ -214,10 +214,15 @@ fn serves(outcome: Outcome, authorization: Authorization) -> bool {
 /// Whether an answer that looks like success is a page for people: a firewall's challenge, or its
 /// refusal. No manifest is HTML, and no blob is sent as HTML.
 pub fn is_page(class: Class, status: u16, content_type: &[u8]) -> bool {
-    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
     matches!(class, Class::ManifestGet | Class::ManifestHead | Class::Blob)
         && (200..300).contains(&status)
-        && syntax::trim_ows(media_type).eq_ignore_ascii_case(b"text/html")
+        && is_html(content_type)
+}
+
+/// Whether a `Content-Type` is that of a web page (RFC 9110, section 8.3.1).
+pub fn is_html(content_type: &[u8]) -> bool {
+    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    syntax::trim_ows(media_type).eq_ignore_ascii_case(b"text/html")
 }
 
 /// Which credentials of the client a target gets.
@@ -478,7 +483,7 @@ mod tests {
     fn outcomes_read_well_in_a_log() {
         let outcomes = [LIMITED, Outcome::Error, Outcome::Timeout, Outcome::Page];
         let texts = outcomes.map(|outcome| outcome.to_string());
-        assert_eq!(texts, ["429", "error", "timed out", "a web page"]);
+        assert_eq!(texts, ["status 429", "error", "timed out", "a web page"]);
         let reasons = outcomes.map(Outcome::as_reason);
         assert_eq!(reasons, ["http_429", "error", "timeout", "page"]);
     }
