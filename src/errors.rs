@@ -12,6 +12,7 @@ use crate::conf::{LocConf, Setting, is_api};
 use crate::module::Docker;
 use crate::nginx::NoMemory;
 use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::headers::Line;
 use crate::nginx::peer::Failure;
 use crate::nginx::request::Request;
 use crate::nginx::upstream::Upstream;
@@ -75,6 +76,16 @@ pub(crate) fn filter(r: Request<'_>) -> Result<Option<Vec<u8>>, NoMemory> {
 /// The body of an error that is told in this way.
 pub(crate) fn body(r: Request<'_>, status: u16, message: &str) -> Vec<u8> {
     error::body(Code::of(status, r.client_uri()), message).into_bytes()
+}
+
+/// Warns the person who gets the answer (OCI distribution-spec, "Warnings"): of one that came about
+/// otherwise than asked for. `text` names hosts and reasons; no path, for that may be a secret, and
+/// no address.
+pub(crate) fn warn(r: Request<'_>, text: &str) -> Result<(), NoMemory> {
+    let is_warning = |line: &Line<'_>| line.name().eq_ignore_ascii_case(b"Warning");
+    let others = r.response_lines().filter(is_warning).map(|line| line.value().len()).sum();
+    error::warning(text, others)
+        .map_or(Ok(()), |value| r.add_response_line(b"Warning", value.as_bytes()))
 }
 
 /// Errors of the request are told as a registry tells them.

@@ -364,10 +364,9 @@ impl Exchange {
         let bytes = zone.blob([low, high])?;
         let kept = Kept::read(&bytes)?;
         let warning = manifest::warning(&asked.host, age);
-        let lines = vec![
-            (b"Docker-Content-Digest".to_vec(), kept.digest.to_string().into_bytes()),
-            (b"Warning".to_vec(), warning.into_bytes()),
-        ];
+        let mut lines =
+            vec![(b"Docker-Content-Digest".to_vec(), kept.digest.to_string().into_bytes())];
+        lines.extend(warning.map(|value| (b"Warning".to_vec(), value.into_bytes())));
         Some(answer(&kept, lines))
     }
 

@@ -407,7 +407,7 @@ fn answered(
     // One to go there, one to go on from there.
     let step = step(r, conf, &mut ctx.borrow_mut(), &uri, outcome, 2);
     if step == Step::Answer && failure.is_none() {
-        pass(r, &mut ctx.borrow_mut());
+        pass(r, &mut ctx.borrow_mut())?;
         return Ok(Verdict::Pass);
     }
 
@@ -484,7 +484,7 @@ fn is_interesting(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> bool {
 }
 
 /// The answer that goes to the client comes from `ctx`'s destination.
-fn pass(r: Request<'_>, ctx: &mut RequestCtx) {
+fn pass(r: Request<'_>, ctx: &mut RequestCtx) -> Result<(), NoMemory> {
     // A download may last for hours, and nobody else is asked any more, unless it breaks off.
     if let Some(primary) = ctx.primary.get_mut().filter(|_| !LocConf::of(r).may_resume()) {
         primary.lines = Vec::new();
@@ -494,6 +494,14 @@ fn pass(r: Request<'_>, ctx: &mut RequestCtx) {
         for line in r.response_lines().filter(|line| request::speaks_for_origin(line.name())) {
             line.remove();
         }
+    }
+    let uri = first_uri(ctx);
+    match LocConf::of(r).targets(&uri).get(ctx.target.wrapping_sub(1)) {
+        Some(target) => {
+            let who = target.base.authority();
+            errors::warn(r, &format!("answered by fallback {who} ({})", ctx.outcomes.join("; ")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -14,7 +14,7 @@ use once_cell::unsync::OnceCell;
 use rules::directive;
 use rules::resume::{self, Answer, Ended, Promise, Way};
 
-use crate::conf::{LocConf, Setting};
+use crate::conf::{LocConf, Setting, is_api};
 use crate::ctx::{Errand, Primary, Relation, RequestCtx, Stage};
 use crate::module::Docker;
 use crate::nginx::body::Chain;
@@ -200,12 +200,13 @@ pub(crate) fn judge(r: Request<'_>) {
 }
 
 fn judged(r: Request<'_>, main: &mut RequestCtx, ctx: &mut RequestCtx) -> bool {
+    let part = origin::part(None, is_api(origin::first_uri(main).as_bytes()));
     let Some(download) = &mut main.download else { return false };
     let attempt = &mut download.attempt;
     let u = r.upstream();
     let who = match &ctx.destination {
-        Some(destination) => destination.url.authority(),
-        None => attempt.host.clone(),
+        Some(_) => origin::asked(ctx),
+        None => format!("{part} {}", attempt.host),
     };
     let failed = match u.filter(|u| origin::is_answer(r, *u)) {
         Some(u) => match download.promise.accept(download.received, &answer(u)) {

@@ -445,7 +445,7 @@ fn when_everything_fails_the_original_answer_is_sent() {
     assert_eq!(answer.status, 502);
     let message = answer.json()["errors"][0]["message"].as_str().unwrap().to_owned();
     assert!(message.contains("not asked (it has limited pulls)"), "{message}");
-    assert!(message.contains(&format!("fallback {FIRST}: status 500")), "{message}");
+    assert!(message.contains(&format!("fallback {FIRST}: 500 Internal Server Error")), "{message}");
     assert!(message.ends_with(": could not be connected"), "{message}");
 }
 

@@ -416,7 +416,7 @@ fn a_page_of_the_registrys_becomes_its_error() {
         .server(&location(fallback))
         .h2c_server(&location(""))
         .start();
-    let message = format!("registry {REGISTRY}: status 503");
+    let message = format!("registry {REGISTRY}: 503 Service Unavailable");
 
     for (name, reply) in pages() {
         hub.route(REGISTRY, move |request| match (request.method.as_str(), &reply) {
@@ -460,7 +460,7 @@ fn what_an_error_says_besides_its_body_stays() {
         .header("Docker-RateLimit-Source", "192.0.2.1");
     hub.on(REGISTRY, "/", Fault::Answer(limited.into()));
     let answer = get(&nginx.url(MANIFEST)).send();
-    let message = format!("registry {REGISTRY}: status 429");
+    let message = format!("registry {REGISTRY}: 429 Too Many Requests");
     assert_error(&answer, 429, "TOOMANYREQUESTS", &message, "a limit");
     let kept = [
         ("retry-after", "60"),
@@ -489,7 +489,7 @@ fn what_an_error_says_besides_its_body_stays() {
         &answer,
         401,
         "UNAUTHORIZED",
-        &format!("registry {REGISTRY}: status 401"),
+        &format!("registry {REGISTRY}: 401 Unauthorized"),
         "a challenge",
     );
     let rewritten = challenge.replace("auth.docker.io", "mirror.example.com");
@@ -547,12 +547,12 @@ fn a_page_of_the_cdns_names_the_cdn() {
         let xml = xml.body("<Error><StringToSign>secret</StringToSign></Error>");
         hub.on(CLOUDFLARE, "/", Fault::Answer(xml.into()));
         let mut connection = Connection::open(&get(&url)).unwrap();
-        let code = match status {
-            403 => "DENIED",
-            404 => "BLOB_UNKNOWN",
-            _ => "UNKNOWN",
+        let (code, phrase) = match status {
+            403 => ("DENIED", "Forbidden"),
+            404 => ("BLOB_UNKNOWN", "Not Found"),
+            _ => ("UNKNOWN", "Internal Server Error"),
         };
-        let message = format!("CDN {CLOUDFLARE}: status {status}");
+        let message = format!("CDN {CLOUDFLARE}: {status} {phrase}");
         for _ in 0..3 {
             assert_error(&connection.send(&get(&url)).unwrap(), status, code, &message, "XML");
         }
@@ -580,7 +580,7 @@ fn a_page_out_of_the_cache_becomes_an_error_as_well() {
         .start();
     let page = Response::new(404).header("Content-Type", "text/html").body(PAGE);
     hub.on(REGISTRY, "/", Fault::Answer(page.into()));
-    let message = format!("registry {REGISTRY}: status 404");
+    let message = format!("registry {REGISTRY}: 404 Not Found");
     let mut connection = Connection::open(&get(&nginx.url(MANIFEST))).unwrap();
     for cache in ["MISS", "HIT", "HIT"] {
         let answer = connection.send(&get(&nginx.url(MANIFEST))).unwrap();
@@ -588,6 +588,65 @@ fn a_page_out_of_the_cache_becomes_an_error_as_well() {
         assert_eq!(answer.header("x-cache"), Some(cache));
     }
     assert_eq!(hub.counts(REGISTRY).requests, 1);
+}
+
+// Warnings.
+
+#[test]
+fn who_is_served_by_a_fallback_is_told_so() {
+    const FIRST: &str = "first.example";
+    const SECOND: &str = "second.example";
+    let hub = hub();
+    hub.add_host(FIRST);
+    hub.add_host(SECOND);
+    let image = hub.add_image("library/y", "latest", &[b"y"]);
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "docker_follow_redirect on private={};
+             docker_fallback https://{FIRST} https://{SECOND};
+             location / {{ proxy_pass https://{REGISTRY}; }}",
+            hub.network()
+        ))
+        .start();
+    let warnings = |answer: &Answer| -> Vec<String> {
+        answer.all("warning").into_iter().map(str::to_owned).collect()
+    };
+    let pull = || get(&nginx.url(MANIFEST)).send();
+    assert_eq!(warnings(&pull()), [""; 0], "all is well");
+
+    hub.on(REGISTRY, "/", Fault::TooManyRequests);
+    let served =
+        |why: &str, who: &str| vec![format!("299 - \"answered by fallback {who} ({why})\"")];
+    let limited = format!("registry {REGISTRY}: 429 Too Many Requests");
+    let answer = pull();
+    assert_eq!((answer.status, warnings(&answer)), (200, served(&limited, FIRST)), "limited");
+    let answer = head(&nginx.url(MANIFEST)).send();
+    assert_eq!((answer.status, warnings(&answer)), (200, served(&limited, FIRST)), "HEAD");
+
+    hub.refuse(FIRST);
+    let why = format!("{limited}; fallback {FIRST}: could not be connected");
+    assert_eq!(warnings(&pull()), served(&why, SECOND), "the second");
+
+    // Its own redirect is followed, and its own warnings stay, as far as there is room for more.
+    let blob = format!("/v2/library/y/blobs/{}", image.layers[0]);
+    let signed = hub.signed(CLOUDFLARE, "GET", &image.layers[0]);
+    let location = format!("https://{CLOUDFLARE}{signed}");
+    hub.on(SECOND, "/", Fault::redirect(307, &location));
+    let answer = get(&nginx.url(&blob)).send();
+    assert_eq!((answer.status, warnings(&answer)), (200, served(&why, SECOND)), "a redirect");
+    for (size, count) in [(10, 2), (4000, 2), (4096, 1), (5000, 1)] {
+        let theirs = "x".repeat(size);
+        let response = Response::text(200, "").header("Warning", &theirs);
+        hub.on(SECOND, "/", Fault::Answer(response.into()));
+        let got = warnings(&pull());
+        assert_eq!((got.len(), got[0].as_str()), (count, theirs.as_str()), "{size}");
+        let all: usize = got.iter().map(String::len).sum();
+        assert!(all <= size.max(4096), "{size}: {all}");
+    }
+
+    hub.refuse(SECOND);
+    let answer = pull();
+    assert_eq!((answer.status, warnings(&answer)), (429, vec![]), "nobody serves");
 }
 
 #[test]

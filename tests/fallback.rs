@@ -555,7 +555,10 @@ fn orders_and_promises_of_a_target_are_dropped() {
     let answer = get(&nginx.url(PATH)).send();
     assert_eq!((answer.status, answer.text().as_str()), (200, "content"));
     let names: Vec<_> = stable(&answer).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["connection", "content-length", "content-type", "server", "x-custom"]);
+    assert_eq!(
+        names,
+        ["connection", "content-length", "content-type", "server", "warning", "x-custom"]
+    );
 }
 
 #[test]
@@ -646,7 +649,11 @@ fn an_original_body_that_is_not_at_hand_becomes_registry_json() {
         let answer = get(&nginx.url(PATH)).send();
         assert_eq!((answer.status, answer.header("retry-after")), (429, Some("60")), "{name}");
         assert_eq!(answer.json()["errors"][0]["code"], "TOOMANYREQUESTS", "{name}");
-        assert_eq!(message(&answer), "registry registry-1.docker.io: status 429", "{name}");
+        assert_eq!(
+            message(&answer),
+            "registry registry-1.docker.io: 429 Too Many Requests",
+            "{name}"
+        );
         assert_eq!(answer.header("content-encoding"), None, "{name}");
         assert_eq!(answer.header("etag"), None, "{name}");
     }
@@ -667,7 +674,7 @@ fn without_an_original_answer_the_error_says_what_failed() {
     assert_eq!(
         says,
         "registry registry-1.docker.io: could not be connected; \
-         fallback first.example: status 404; \
+         fallback first.example: 404 Not Found; \
          fallback second.example: could not be connected"
     );
     assert!(!says.contains("127."), "{says}");
@@ -695,13 +702,14 @@ fn the_log_tells_every_outcome() {
     assert!(line.contains("[warn]"), "{line}");
     assert!(
         line.contains(
-            "no fallback served the request: registry registry-1.docker.io: status 429; \
-             fallback first.example: status 404; fallback second.example: could not be connected; \
+            "no fallback served the request: registry registry-1.docker.io: 429 Too Many Requests; \
+             fallback first.example: 404 Not Found; fallback second.example: could not be connected; \
              fallback gone.example: could not be resolved"
         ),
         "{line}"
     );
-    let line = nginx.wait_for_log("registry registry-1.docker.io: status 429, falling back to");
+    let line =
+        nginx.wait_for_log("registry registry-1.docker.io: 429 Too Many Requests, falling back to");
     assert!(line.contains("[info]") && line.contains("\"https://first.example\""), "{line}");
 }
 
@@ -864,7 +872,7 @@ fn without_a_target_that_serves_the_cdn_is_blamed() {
     assert_eq!(
         message(&answer),
         "CDN production.cloudflare.docker.com: could not be connected; \
-         fallback first.example: status 404"
+         fallback first.example: 404 Not Found"
     );
 
     hub.accept(CLOUDFLARE);
@@ -1816,7 +1824,7 @@ fn a_location_that_an_error_page_leads_to_has_its_own_rules() {
     hub.on(SECOND, "/", Fault::Status(404));
     let answer = get(&nginx.url(PATH)).send();
     assert_eq!(answer.status, 502);
-    assert!(message(&answer).ends_with("second.example: status 404"), "{}", answer.text());
+    assert!(message(&answer).ends_with("second.example: 404 Not Found"), "{}", answer.text());
 }
 
 #[test]

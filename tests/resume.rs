@@ -148,7 +148,7 @@ fn each_resume_is_told_and_counted() {
     for position in [1000, 501_000] {
         let line = nginx.wait_for_log(&format!("download broke off after {position} of"));
         let want = format!(
-            "download broke off after {position} of {MB} bytes, {CLOUDFLARE}: closed the \
+            "download broke off after {position} of {MB} bytes, CDN {CLOUDFLARE}: closed the \
              connection, asking \"{CLOUDFLARE}\" for the rest"
         );
         assert!(line.contains("[warn]") && line.contains(&want), "{line}");
@@ -226,7 +226,7 @@ fn what_is_not_exactly_the_rest_is_not_taken() {
 
         assert_cut(&answer, &blob, 1000, name);
         let broke_off = "download broke off after 1000 of 100000 bytes";
-        let want = format!("{broke_off}, {CLOUDFLARE}: {reason} while ");
+        let want = format!("{broke_off}, CDN {CLOUDFLARE}: {reason} while ");
         wait_for(&format!("{name}: {want}"), || nginx.errors()[before..].contains(&want));
     }
 }
@@ -252,7 +252,7 @@ fn the_rest_may_come_in_chunks_and_no_longer_than_it_is() {
     answers(&hub, CLOUDFLARE, [cut(1000), rest(0..100_000)]);
     let answer = get(&nginx.url(&path)).send();
     assert!(!answer.complete && answer.body.len() < 100_000, "too long");
-    nginx.wait_for_log(&format!("{CLOUDFLARE}: sent more than the rest of a download"));
+    nginx.wait_for_log(&format!("CDN {CLOUDFLARE}: sent more than the rest of a download"));
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn an_expired_signature_is_renewed_by_the_registry() {
     wait_for("the access log", || nginx.accesses().contains('\n'));
     assert_eq!(nginx.accesses(), format!("200 {MB} 2 {CLOUDFRONT}\n"));
     nginx.wait_for_log(&format!(
-        "after 1000 of {MB} bytes, {CLOUDFLARE}: answered 403, asking \"{REGISTRY}\" for the rest"
+        "after 1000 of {MB} bytes, CDN {CLOUDFLARE}: answered 403, asking \"{REGISTRY}\" for the rest"
     ));
 }
 
@@ -324,7 +324,7 @@ fn an_expired_token_ends_it() {
     let answer = get(&nginx.url(&path)).header("Authorization", "Bearer old").send();
 
     assert_cut(&answer, &blob, 1000, "401");
-    nginx.wait_for_log(&format!("bytes, {REGISTRY}: answered 401 while "));
+    nginx.wait_for_log(&format!("bytes, registry {REGISTRY}: answered 401 while "));
     assert_eq!((hub.counts(REGISTRY).requests, hub.counts(FALLBACK).requests), (2, 0));
 }
 

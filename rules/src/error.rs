@@ -8,6 +8,9 @@ use crate::kind::{self, Kind};
 /// The longest reason phrase; the body has the message whole.
 const MAX_REASON: usize = 400;
 
+/// The most that all `Warning` fields of an answer may hold together.
+const MAX_WARNINGS: usize = 4096;
+
 /// The code of an error. `UNAVAILABLE` and `UNKNOWN` are not in the specification's table, but
 /// every registry that descends from Docker's has them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -96,23 +99,61 @@ pub fn own_message(status: u16) -> String {
     text.to_owned()
 }
 
-/// The status line of a 5xx, which tells `message` as its reason phrase (RFC 9112, section 4):
-/// clients do not read the body of one, and print that line. `None` for any other status.
-pub fn status_line(status: u16, message: &str) -> Option<String> {
-    let name = match status {
+/// The words for a status that upstreams are known to answer with (RFC 9110, section 15).
+pub fn phrase(status: u16) -> Option<&'static str> {
+    Some(match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        410 => "Gone",
+        416 => "Range Not Satisfiable",
+        429 => "Too Many Requests",
         500 => "Internal Server Error",
+        501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
-        501..=599 => "Server Error",
         _ => return None,
-    };
-    let printable: String = message
-        .chars()
-        .map(|char| if matches!(char, ' '..='~') { char } else { '?' })
-        .take(MAX_REASON)
-        .collect();
-    Some(format!("{status} {name} ({printable})"))
+    })
+}
+
+/// The status line of a 5xx, which tells `message` as its reason phrase (RFC 9112, section 4):
+/// clients do not read the body of one, and print that line. `None` for any other status.
+pub fn status_line(status: u16, message: &str) -> Option<String> {
+    if !(500..=599).contains(&status) {
+        return None;
+    }
+    let name = phrase(status).unwrap_or("Server Error");
+    Some(format!("{status} {name} ({})", printable(message, MAX_REASON)))
+}
+
+/// The first `max` characters of a text, for a line of a header: those that are not printable ASCII
+/// are question marks.
+fn printable(text: &str, max: usize) -> String {
+    text.chars().map(|char| if matches!(char, ' '..='~') { char } else { '?' }).take(max).collect()
+}
+
+/// The value of a `Warning` field (OCI distribution-spec, "Warnings"), which clients print. All
+/// that an answer has must be short: `None` if `others` bytes are so many that none may be added.
+pub fn warning(text: &str, others: usize) -> Option<String> {
+    let mut value = String::from("299 - \"");
+    let room = MAX_WARNINGS.checked_sub(others.checked_add(value.len() + 1)?)?;
+    let quoted = printable(text, room);
+    for char in quoted.chars() {
+        let length = if matches!(char, '"' | '\\') { 2 } else { 1 };
+        if value.len() + length + 1 + others > MAX_WARNINGS {
+            break;
+        }
+        if length > 1 {
+            value.push('\\');
+        }
+        value.push(char);
+    }
+    value.push('"');
+    Some(value)
 }
 
 /// A body of this type is for a browser, or for the client of a storage service: HTML or XML.
@@ -214,6 +255,28 @@ mod tests {
         for (name, status, message, want) in rows {
             assert_eq!(status_line(status, message).as_deref(), want, "{name}");
         }
+    }
+
+    #[test]
+    fn a_warning_is_a_quoted_string_of_bounded_length() {
+        let full = "x".repeat(MAX_WARNINGS - 9);
+        let quotes = "\"".repeat(MAX_WARNINGS);
+        let rows = [
+            ("plain", "a (b): c", 0, Some(r#"299 - "a (b): c""#.to_owned())),
+            ("quote and backslash", r#"a "b" \c"#, 0, Some(r#"299 - "a \"b\" \\c""#.to_owned())),
+            ("a second line", "a\r\nb: c", 0, Some(r#"299 - "a??b: c""#.to_owned())),
+            ("beyond ASCII", "\u{fc}\x7f", 0, Some(r#"299 - "??""#.to_owned())),
+            ("longest", &format!("{full}xy"), 1, Some(format!(r#"299 - "{full}""#))),
+            ("room for one", "ab", MAX_WARNINGS - 9, Some(r#"299 - "a""#.to_owned())),
+            ("no room for an escaped one", "\"", MAX_WARNINGS - 9, Some(r#"299 - """#.to_owned())),
+            ("no room", "a", MAX_WARNINGS - 7, None),
+            ("less than none", "a", usize::MAX, None),
+        ];
+
+        for (name, text, others, want) in rows {
+            assert_eq!(warning(text, others), want, "{name}");
+        }
+        assert_eq!(warning(&quotes, 0).unwrap_or_default().len(), MAX_WARNINGS);
     }
 
     #[test]

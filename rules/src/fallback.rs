@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::error;
 use crate::kind::Class;
 use crate::location::{Scheme, Url};
 use crate::syntax;
@@ -38,7 +39,10 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Status(status) => write!(f, "status {status}"),
+            Self::Status(status) => match error::phrase(*status) {
+                Some(phrase) => write!(f, "{status} {phrase}"),
+                None => write!(f, "status {status}"),
+            },
             Self::Error => f.write_str("error"),
             Self::Timeout => f.write_str("timed out"),
             Self::Page => f.write_str("a web page"),

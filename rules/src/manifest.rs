@@ -7,6 +7,7 @@
 //! may get what anonymous clients got lately where the registry cannot be asked.
 
 use crate::digest::{Digest, Key, Sha256};
+use crate::error;
 use crate::kind::{self, Kind};
 use crate::owner::Owner;
 use crate::syntax;
@@ -243,11 +244,12 @@ pub fn is_failure(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
 }
 
-/// The value of a `Warning` (OCI distribution-spec, "Warnings") on a manifest that `host` could not
+/// The [`error::warning`] on a manifest that `host` could not
 /// be asked about, and that was granted to another client so many milliseconds ago.
-pub fn warning(host: &str, age: u64) -> String {
+pub fn warning(host: &str, age: u64) -> Option<String> {
     let seconds = age / 1000;
-    format!("299 - \"{host} cannot be asked, this manifest was current {seconds} seconds ago\"")
+    let text = format!("{host} cannot be asked, this manifest was current {seconds} seconds ago");
+    error::warning(&text, 0)
 }
 
 /// What all workers know of a reference; all zero, nothing.

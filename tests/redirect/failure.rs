@@ -178,7 +178,7 @@ fn errors_of_the_cdn_reach_the_client() {
     lead(&hub, format!("https://{CLOUDFLARE}/registry-v2/x"));
     let answer = get(&nginx.url(&blob)).send();
     assert_eq!(answer.status, 404);
-    let message = format!("CDN {CLOUDFLARE}: status 404");
+    let message = format!("CDN {CLOUDFLARE}: 404 Not Found");
     assert_eq!(answer.json()["errors"][0]["message"], message.as_str(), "instead of XML");
 }
 
