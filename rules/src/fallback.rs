@@ -487,7 +487,7 @@ mod tests {
     fn outcomes_read_well_in_a_log() {
         let outcomes = [LIMITED, Outcome::Error, Outcome::Timeout, Outcome::Page];
         let texts = outcomes.map(|outcome| outcome.to_string());
-        assert_eq!(texts, ["status 429", "error", "timed out", "a web page"]);
+        assert_eq!(texts, ["429 Too Many Requests", "error", "timed out", "a web page"]);
         let reasons = outcomes.map(Outcome::as_reason);
         assert_eq!(reasons, ["http_429", "error", "timeout", "page"]);
     }
