@@ -9,6 +9,7 @@ use rules::directive::{self, Keepalive, MAX_ATTEMPTS, Resume};
 use rules::fallback::{Conditions, Target};
 use rules::redirect::Policy;
 use rules::registry::Registries;
+use rules::ticket::Key;
 
 use crate::manifest::ManifestCache;
 use crate::module::Docker;
@@ -41,6 +42,8 @@ pub(crate) struct MainConf {
     pub(crate) caches_manifests: bool,
     /// Errors are told as a registry tells them somewhere.
     has_errors: bool,
+    /// What signs tickets, where registries are declared.
+    pub(crate) token_key: Option<Key>,
     /// Hosts and ports of registries and of their token servers, to which we connect ourselves.
     pub(crate) origins: Vec<(String, u16)>,
     /// Where a follow location may be needed, or registries are declared.
@@ -58,6 +61,7 @@ pub(crate) struct LocConf {
     pub(crate) fallback_on: Option<Conditions>,
     /// Shared by the levels below the one that declares them.
     pub(crate) registries: Option<Rc<Registries>>,
+    pub(crate) push: Option<bool>,
     pub(crate) breaker: Option<Option<Settings>>,
     pub(crate) reserve: Option<u32>,
     pub(crate) resume: Option<Setting<Option<Resume>>>,
@@ -216,6 +220,7 @@ pub(crate) fn merge(cf: Conf, outer: &LocConf, inner: &mut LocConf) -> Result<()
     inherit_setting(&mut inner.fallback, outer.fallback.as_ref(), is_block);
     inherit(&mut inner.fallback_on, outer.fallback_on.as_ref());
     inherit(&mut inner.registries, outer.registries.as_ref());
+    inherit(&mut inner.push, outer.push.as_ref());
     inherit(&mut inner.breaker, outer.breaker.as_ref());
     inherit(&mut inner.reserve, outer.reserve.as_ref());
     inherit_setting(&mut inner.resume, outer.resume.as_ref(), is_block);

@@ -19,10 +19,12 @@ use crate::nginx::conf::{Conf, REFUSED, location_command, main_command, server_c
 use crate::nginx::request::Request;
 use crate::nginx::{DECLINED, ERROR, Module, OK, filter, guard, idle, peer, shm, variable};
 use crate::origin::{self, Keepalive, Verdict};
+use crate::push::Push;
 use crate::realm::RealmRewrite;
 use crate::redirect::FollowRedirect;
 use crate::registry::{self, DockerRegistry};
 use crate::resume::{self, Resume};
+use crate::token::TokenKey;
 use crate::variables;
 use crate::verify::{self, Verify};
 use crate::zone::Zone;
@@ -43,7 +45,7 @@ unsafe impl Module for Docker {
 }
 
 /// nginx wants the table writable, and does not write.
-static mut COMMANDS: [ngx_command_t; 14] = [
+static mut COMMANDS: [ngx_command_t; 16] = [
     location_command::<RealmRewrite>(),
     location_command::<FollowRedirect>(),
     location_command::<Fallback>(),
@@ -55,6 +57,8 @@ static mut COMMANDS: [ngx_command_t; 14] = [
     location_command::<ManifestCacheDirective>(),
     location_command::<Errors>(),
     server_command::<DockerRegistry>(),
+    location_command::<Push>(),
+    main_command::<TokenKey>(),
     main_command::<Keepalive>(),
     main_command::<Zone>(),
     ngx_command_t::empty(),
@@ -190,7 +194,13 @@ unsafe extern "C" fn precontent(r: *mut ngx_http_request_t) -> ngx_int_t {
 /// The content handler where registries are declared.
 unsafe extern "C" fn content(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: nginx calls content handlers with a live request.
-    guard(ERROR, || registry::content(unsafe { Request::new(r) }))
+    guard(ERROR, || registry::content(unsafe { Request::new(r) }, with_form))
+}
+
+/// Goes on when the form of a request for a token was read.
+unsafe extern "C" fn with_form(r: *mut ngx_http_request_t) {
+    // SAFETY: nginx calls this with a live request.
+    guard((), || registry::with_form(unsafe { Request::new(r) }));
 }
 
 /// The content handler of answers that are ours.

@@ -216,10 +216,8 @@ fn filter(r: Request<'_>) -> Verdict {
         return Verdict::Pass;
     }
     let verdict = filtered(r, conf);
-    if verdict == Verdict::Pass
-        && let Some(ctx) = r.ctx::<Docker>()
-    {
-        registry::name_namespace(r, &ctx.borrow());
+    if verdict == Verdict::Pass && conf.registries.is_some() {
+        registry::finish(r, conf);
     }
     verdict
 }

@@ -1,15 +1,18 @@
 //! `docker_realm_rewrite`: clients ask this server for tokens.
 
+use core::cell::RefCell;
 use core::ffi::CStr;
 
 use rules::directive::{self, Realm as Argument};
 use rules::{authority, challenge};
 
 use crate::conf::LocConf;
+use crate::module::Docker;
 use crate::nginx::conf::{ComplexValue, Conf, Directive, SetError};
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
 use crate::nginx::upstream::Upstream;
+use crate::token;
 
 /// What the realms of upstream's challenges begin with.
 #[derive(Clone)]
@@ -60,7 +63,15 @@ pub(crate) fn filter(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
             continue;
         }
         let Some(base) = base.get_or_insert_with(|| self::base(r, realm)) else { return };
-        match challenge::rewrite_realm(line.value(), base) {
+        let ctx = r.ctx::<Docker>().map(RefCell::borrow);
+        let service = ctx.as_ref().and_then(|ctx| ctx.service.as_ref());
+        let rewritten = match service.and_then(|service| service.asked()) {
+            Some(asked) => challenge::rewrite_bearer(line.value(), |bearer| {
+                token::challenge(r, asked, base, bearer)
+            }),
+            None => challenge::rewrite_realm(line.value(), base),
+        };
+        match rewritten {
             Ok(Some(value)) => {
                 if line.set_value(r, &value).is_err() {
                     return;

@@ -6,7 +6,7 @@
 //! content handler answers in its place.
 
 use core::ffi::CStr;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -19,17 +19,17 @@ use rules::registry::{By, Refusal, Registries, Registry, Route};
 use crate::conf::{LocConf, MainConf};
 use crate::ctx::{Answer, RequestCtx, Stage};
 use crate::module::Docker;
-use crate::nginx::ERROR;
 use crate::nginx::conf::{Conf, Directive, InitPeer, Resolver, SetError};
 use crate::nginx::headers::Line;
 use crate::nginx::idle::Limits;
 use crate::nginx::location::{Place, Refused};
 use crate::nginx::log::Level;
 use crate::nginx::peer::Plan;
-use crate::nginx::request::{Handler, Request, Silence};
+use crate::nginx::request::{BodyHandler, Handler, Request, Silence};
 use crate::nginx::resolver::{self, Lookup, StartError};
+use crate::nginx::{BAD_REQUEST, ERROR};
 use crate::origin::{self, Phase};
-use crate::resume;
+use crate::{push, resume, token};
 
 /// `docker_registry name [url] [realm=url-prefix ...] [alias=host ...] [library] [default]`;
 /// repeated for each registry.
@@ -56,9 +56,11 @@ pub(crate) struct Service {
     is_resolved: bool,
     /// The location's own content handler.
     handler: Option<Handler>,
-    /// That one is running, for a request that is refused.
+    /// That one has come to ask for `$docker_upstream`.
+    is_used: Cell<bool>,
+    /// It is running, for a request that is refused.
     is_refusing: bool,
-    /// It has come to ask for `$docker_upstream`. What nginx would say of a `proxy_pass` that leads
+    /// It has come to ask for the variable then. What nginx would say of a `proxy_pass` that leads
     /// nowhere is not said.
     silence: Option<Silence>,
 }
@@ -67,8 +69,10 @@ pub(crate) struct Service {
 pub(crate) struct Asked {
     pub(crate) registry: Rc<Registry>,
     pub(crate) url: Url,
-    /// How the client asked for it.
-    pub(crate) route: Route,
+    /// How the client asked for it; `None` for a token.
+    pub(crate) route: Option<Route>,
+    /// For whom a token is asked.
+    pub(crate) service: Option<String>,
 }
 
 /// How far the addresses of a registry are found.
@@ -83,9 +87,9 @@ enum Progress {
 }
 
 impl Service {
-    /// What was asked; `None` if it is refused.
+    /// What goes to a registry; `None` if it is refused, or the location has another `proxy_pass`.
     pub(crate) fn asked(&self) -> Option<&Asked> {
-        self.asked.as_deref().ok()
+        self.asked.as_deref().ok().filter(|_| self.is_used.get())
     }
 
     /// The same for a subrequest that asks what its request asks.
@@ -96,6 +100,7 @@ impl Service {
             progress: Progress::Done(addresses.clone()),
             is_resolved: true,
             handler: self.handler,
+            is_used: Cell::new(false),
             is_refusing: false,
             silence: None,
         }))
@@ -118,6 +123,16 @@ impl MainConf {
 /// Makes an upstream of every declared host, and has a resolver where the user has none.
 pub(crate) fn declare(cf: Conf, places: &[Place], init: InitPeer) -> Result<(), Refused> {
     let mut resolver: Option<Resolver> = None;
+    let main = cf.main_conf::<Docker>();
+    if main.token_key.is_none() {
+        match token::random_key() {
+            Ok(key) => main.token_key = Some(key),
+            Err(error) => {
+                cf.emerg(format_args!("no random key for tokens, /dev/urandom: {error}"));
+                return Err(Refused);
+            }
+        }
+    }
     for place in places {
         let conf = place.location.conf::<Docker>();
         let Some(registries) = &conf.registries else { continue };
@@ -186,7 +201,7 @@ pub(crate) fn preaccess(r: Request<'_>, conf: &LocConf, content: Handler) -> Pha
         // A copy of a request has the handler that was put there for the request.
         let is_ours = core::ptr::fn_addr_eq(own, content);
         let handler = if is_ours { r.location_handler() } else { Some(own) };
-        let asked = ask(r, registries).map(Rc::new);
+        let asked = ask(r, conf, registries).map(Rc::new);
         let url = asked.as_ref().ok().map(|asked| asked.url.clone());
         let progress = Progress::Resolved(Vec::new());
         let service = Service {
@@ -194,6 +209,7 @@ pub(crate) fn preaccess(r: Request<'_>, conf: &LocConf, content: Handler) -> Pha
             progress,
             is_resolved: false,
             handler,
+            is_used: Cell::new(false),
             is_refusing: false,
             silence: None,
         };
@@ -205,8 +221,13 @@ pub(crate) fn preaccess(r: Request<'_>, conf: &LocConf, content: Handler) -> Pha
 }
 
 /// Whom the request asks for what.
-fn ask(r: Request<'_>, registries: &Registries) -> Result<Asked, Answer> {
+fn ask(r: Request<'_>, conf: &LocConf, registries: &Registries) -> Result<Asked, Answer> {
     let uri = r.uri();
+    let mut parts = uri.splitn(2, |byte| *byte == b'?');
+    if let Some(ticket) = parts.next().and_then(token::ticket) {
+        let query = String::from_utf8_lossy(parts.next().unwrap_or_default());
+        return token::ask(r, registries, ticket, &query);
+    }
     let route = registries.route(&uri, r.authority()).map_err(|refusal| {
         let (status, code) = match refusal {
             Refusal::Invalid => (400, Code::NameInvalid),
@@ -215,18 +236,32 @@ fn ask(r: Request<'_>, registries: &Registries) -> Result<Asked, Answer> {
         refused(status, code, &refusal.to_string())
     })?;
     let registry = Rc::clone(&route.registry);
-    let url = Url { uri: route.uri.clone(), ..registry.origin.clone() };
-    Ok(Asked { registry, url, route })
+    let url = Url { uri: push::uri(r, conf, &route)?, ..registry.origin.clone() };
+    Ok(Asked { registry, url, route: Some(route), service: None })
 }
 
 /// The answer to a request that goes to no registry.
-fn refused(status: u16, code: Code, message: &str) -> Answer {
+pub(crate) fn refused(status: u16, code: Code, message: &str) -> Answer {
     Answer {
         status,
         content_type: b"application/json".to_vec(),
         lines: Vec::new(),
         body: error::body(code, message).into_bytes(),
         yields_to_error_page: false,
+    }
+}
+
+/// The answer to a method that is none of `allowed`.
+pub(crate) fn not_allowed(allowed: &str, message: &str) -> Answer {
+    let lines = vec![(b"Allow".to_vec(), allowed.as_bytes().to_vec())];
+    Answer { lines, ..refused(405, Code::Unsupported, message) }
+}
+
+/// Appends to the query of a URI.
+pub(crate) fn add_query(uri: &mut String, query: &str) {
+    if !query.is_empty() {
+        uri.push(if uri.contains('?') { '&' } else { '?' });
+        uri.push_str(query);
     }
 }
 
@@ -260,7 +295,7 @@ fn resolved(r: Request<'_>, answer: resolver::Answer) {
 /// nginx ends the request as one whose upstream has no address: with 502, or by a fallback.
 fn unresolved(r: Request<'_>, why: &str) {
     if let Some(ctx) = r.ctx::<Docker>()
-        && let Some(asked) = ctx.borrow().service.as_ref().and_then(|service| service.asked())
+        && let Some(Ok(asked)) = ctx.borrow().service.as_ref().map(|service| &service.asked)
     {
         let host = &asked.url.host;
         r.log(Level::Error, format_args!("{host}: could not be resolved ({why})"));
@@ -279,8 +314,9 @@ fn found(r: Request<'_>, addresses: &[IpAddr]) {
     service.is_resolved = true;
 }
 
-/// The content handler, in the place of the location's own.
-pub(crate) fn content(r: Request<'_>) -> ngx_int_t {
+/// The content handler, in the place of the location's own. `with_form` goes on when the form of
+/// a POST for a token was read.
+pub(crate) fn content(r: Request<'_>, with_form: BodyHandler) -> ngx_int_t {
     let Ok(ctx) = r.ctx_or_default::<Docker>() else { return ERROR };
     // A subrequest of ours begins here, and asks what its request asks.
     if ctx.borrow().service.is_none() {
@@ -288,6 +324,47 @@ pub(crate) fn content(r: Request<'_>) -> ngx_int_t {
         let again = main.and_then(|main| main.borrow().service.as_ref()?.again());
         ctx.borrow_mut().service = again;
     }
+    if let Err(refusal) = match token(ctx) {
+        Some((asked, stays_here)) => match token::refusal(r, &asked, stays_here) {
+            Some(refusal) => Err(refusal),
+            None if r.is_post() => match token::read_form(r, with_form) {
+                Ok(rc) => return rc,
+                Err(refusal) => Err(refusal),
+            },
+            None => Ok(()),
+        },
+        None => Ok(()),
+    } && let Some(service) = &mut ctx.borrow_mut().service
+    {
+        service.asked = Err(refusal);
+    }
+    pass_on(r, ctx)
+}
+
+/// The form of a POST for a token was read.
+pub(crate) fn with_form(r: Request<'_>) {
+    let Some(ctx) = r.ctx::<Docker>() else { return r.finalize(ERROR) };
+    let rewritten = token(ctx).and_then(|(asked, _)| token::rewrite_form(r, &asked));
+    let rc = if rewritten.is_some() { pass_on(r, ctx) } else { BAD_REQUEST };
+    r.finalize(rc);
+}
+
+/// What is asked, if that is a token, and whether it is asked on this machine.
+fn token(ctx: &RefCell<RequestCtx>) -> Option<(Rc<Asked>, bool)> {
+    let ctx = ctx.borrow();
+    let service = ctx.service.as_ref()?;
+    let asked = service.asked.as_ref().ok().filter(|asked| asked.route.is_none())?;
+    let stays_here = match &service.progress {
+        Progress::Done(addresses) => {
+            !addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback())
+        }
+        _ => false,
+    };
+    Some((Rc::clone(asked), stays_here))
+}
+
+/// Has the location's own content handler answer, or answers itself where that is to be refused.
+fn pass_on(r: Request<'_>, ctx: &RefCell<RequestCtx>) -> ngx_int_t {
     let (handler, is_refusing) = {
         let mut ctx = ctx.borrow_mut();
         let Some(service) = &mut ctx.service else { return ERROR };
@@ -317,10 +394,14 @@ pub(crate) fn content(r: Request<'_>) -> ngx_int_t {
 /// `$docker_upstream`, for `proxy_pass`.
 pub(crate) fn upstream_url(r: Request<'_>) -> Option<Vec<u8>> {
     let ctx = r.ctx::<Docker>()?;
-    if let Some(asked) = ctx.borrow().service.as_ref()?.asked() {
+    let borrowed = ctx.borrow();
+    let service = borrowed.service.as_ref()?;
+    if let Ok(asked) = &service.asked {
+        service.is_used.set(true);
         let Url { scheme, uri, .. } = &asked.url;
         return Some(format!("{}://{}{uri}", scheme.as_str(), asked.url.authority()).into_bytes());
     }
+    drop(borrowed);
     let mut ctx = ctx.try_borrow_mut().ok()?;
     let service = ctx.service.as_mut()?;
     if service.is_refusing && service.silence.is_none() {
@@ -332,7 +413,8 @@ pub(crate) fn upstream_url(r: Request<'_>) -> Option<Vec<u8>> {
 /// `$docker_registry`: the name of the registry that the request means.
 pub(crate) fn name(r: Request<'_>) -> Option<Vec<u8>> {
     let ctx = r.ctx::<Docker>()?.borrow();
-    Some(ctx.service.as_ref()?.asked()?.registry.name.clone().into_bytes())
+    let asked = ctx.service.as_ref()?.asked.as_ref().ok()?;
+    Some(asked.registry.name.clone().into_bytes())
 }
 
 /// Whom a request to a registry connects to.
@@ -353,17 +435,27 @@ pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
     })
 }
 
-/// Says in the answer which registry it is of, to a client that has named it (OCI
-/// distribution-spec, "Registry Proxying").
-pub(crate) fn name_namespace(r: Request<'_>, ctx: &RequestCtx) {
+/// Has an answer that goes to the client speak of what the client asked for.
+pub(crate) fn finish(r: Request<'_>, conf: &LocConf) {
+    let Some(ctx) = r.ctx::<Docker>() else { return };
+    let ctx = ctx.borrow();
     let Some(asked) = ctx.service.as_ref().and_then(|service| service.asked()) else { return };
-    if asked.route.by != By::Namespace {
-        return;
+    if !conf.is_follow && r.is_main() {
+        push::lead_back(r, asked);
     }
-    let of_upstream = |line: &Line<'_>| line.name().eq_ignore_ascii_case(b"OCI-Namespace");
-    for line in r.response_lines().filter(of_upstream) {
+    let named = asked.route.as_ref().is_some_and(|route| route.by == By::Namespace);
+    if named {
+        name_namespace(r, &asked.registry);
+    }
+}
+
+/// Says which registry the answer is of, to a client that has named it (OCI distribution-spec,
+/// "Registry Proxying").
+fn name_namespace(r: Request<'_>, registry: &Registry) {
+    let is_namespace = |line: &Line<'_>| line.name().eq_ignore_ascii_case(b"OCI-Namespace");
+    for line in r.response_lines().filter(is_namespace) {
         line.remove();
     }
     // Without memory, nginx's own filters will say so.
-    let _ = r.add_response_line(b"OCI-Namespace", asked.registry.name.as_bytes());
+    let _ = r.add_response_line(b"OCI-Namespace", registry.name.as_bytes());
 }

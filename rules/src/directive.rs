@@ -476,6 +476,18 @@ pub fn manifest_cache<'a>(args: &[&'a str]) -> Result<Option<ManifestCache<'a>>,
     Ok(Some(cache))
 }
 
+/// Reads the argument of `docker_token_key`, the name of a file.
+///
+/// # Errors
+///
+/// If there is not exactly one argument.
+pub fn token_key<'a>(args: &[&'a str]) -> Result<&'a str, ArgError> {
+    match args {
+        [file] => Ok(file),
+        _ => Err(ArgError::new(args.get(1).unwrap_or(&""), ONLY)),
+    }
+}
+
 /// Reads the argument of `docker_zone`, `name:size`: the zone's name and its size in bytes.
 ///
 /// # Errors

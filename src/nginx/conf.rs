@@ -7,7 +7,7 @@ use core::ptr;
 use nginx_sys::{
     NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET,
     NGX_HTTP_SRV_CONF, NGX_HTTP_UPSTREAM_CREATE, NGX_LOG_EMERG, NGX_LOG_WARN, ngx_array_create,
-    ngx_array_push, ngx_array_t, ngx_command_t, ngx_conf_log_error, ngx_conf_t,
+    ngx_array_push, ngx_array_t, ngx_command_t, ngx_conf_full_name, ngx_conf_log_error, ngx_conf_t,
     ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_conf_ctx_t,
     ngx_http_core_main_conf_t, ngx_http_core_module, ngx_http_handler_pt, ngx_http_module_t,
     ngx_http_request_t, ngx_http_upstream_add, ngx_http_upstream_main_conf_t,
@@ -387,6 +387,20 @@ impl Conf {
             let resolver = ngx_resolver_create(self.0, names.as_mut_ptr(), names.len());
             if resolver.is_null() { Err(NoMemory) } else { Ok(Resolver(resolver)) }
         }
+    }
+
+    /// The bytes of a file, whose name is relative to the configuration file's directory.
+    pub(crate) fn read_file(self, name: &str) -> std::io::Result<Vec<u8>> {
+        // SAFETY: nginx writes the full name, from the configuration's pool, and ends it with NUL.
+        let name = unsafe {
+            let mut full = copy((*self.0).pool, name.as_bytes())
+                .map_err(|NoMemory| std::io::ErrorKind::OutOfMemory)?;
+            if ngx_conf_full_name(self.cycle(), ptr::addr_of_mut!(full), 1) != OK {
+                return Err(std::io::ErrorKind::OutOfMemory.into());
+            }
+            String::from_utf8_lossy(bytes(full)).into_owned()
+        };
+        std::fs::read(name)
     }
 }
 

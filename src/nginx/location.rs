@@ -112,6 +112,15 @@ impl Location {
         return self.proxy(proxy).is_null();
     }
 
+    /// Its `proxy_pass` checks certificates.
+    pub(crate) fn verifies_upstream(self, proxy: usize) -> bool {
+        // SAFETY: as above.
+        #[cfg(ngx_feature = "ssl")]
+        return unsafe { (*self.proxy(proxy)).ssl_verify == 1 };
+        #[cfg(not(ngx_feature = "ssl"))]
+        return false;
+    }
+
     /// Gives it a `resolver`.
     pub(crate) fn set_resolver(self, resolver: Resolver) {
         // SAFETY: a plain field of the core's configuration; the resolver lives as long.

@@ -7,12 +7,14 @@ use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
 use nginx_sys::{
-    NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_VERSION_20, ngx_buf_t,
-    ngx_chain_t, ngx_http_clean_header, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
+    NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_POST,
+    NGX_HTTP_VERSION_20, ngx_alloc_chain_link, ngx_buf_t, ngx_chain_t, ngx_create_temp_buf,
+    ngx_http_clean_header, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
     ngx_http_core_module, ngx_http_core_run_phases, ngx_http_discard_request_body,
-    ngx_http_finalize_request, ngx_http_log_ctx_t, ngx_http_output_filter, ngx_http_request_t,
-    ngx_http_run_posted_requests, ngx_http_send_header, ngx_http_update_location_config, ngx_int_t,
-    ngx_log_t, ngx_pool_cleanup_add, ngx_pool_t, ngx_uint_t,
+    ngx_http_finalize_request, ngx_http_log_ctx_t, ngx_http_output_filter,
+    ngx_http_read_client_request_body, ngx_http_request_t, ngx_http_run_posted_requests,
+    ngx_http_send_header, ngx_http_update_location_config, ngx_int_t, ngx_log_t,
+    ngx_pool_cleanup_add, ngx_pool_t, ngx_uint_t,
 };
 
 use super::bits::ngx_http_request_s as Bits;
@@ -20,7 +22,7 @@ use super::headers::lines;
 use super::location::Location;
 use super::log::{self, Level};
 use super::upstream::Upstream;
-use super::{ERROR, Module, NoMemory, OK, bytes, copy, ctx_index};
+use super::{DONE, ERROR, Module, NoMemory, OK, bytes, copy, ctx_index};
 
 /// A live request. Copied freely, kept no longer than the callback that received it.
 #[derive(Clone, Copy)]
@@ -395,6 +397,92 @@ impl<'r> Request<'r> {
         }
     }
 
+    pub(crate) fn is_post(self) -> bool {
+        // SAFETY: plain field of a live request.
+        unsafe { (*self.as_ptr()).method & NGX_HTTP_POST as ngx_uint_t != 0 }
+    }
+
+    /// The length of the client's body, if it is announced.
+    pub(crate) fn body_length(self) -> Option<usize> {
+        // SAFETY: plain fields of a live request; -1 is "none".
+        unsafe {
+            let headers_in = ptr::addr_of!((*self.as_ptr()).headers_in);
+            if (*headers_in).chunked() != 0 {
+                return None;
+            }
+            Some(usize::try_from((*headers_in).content_length_n).unwrap_or(0))
+        }
+    }
+
+    /// Reads the client's body, and then runs `then`; for a content handler, which returns what
+    /// this returns.
+    pub(crate) fn read_body(self, then: BodyHandler) -> ngx_int_t {
+        // SAFETY: a live request in its content phase, whose body nobody has read.
+        let rc = unsafe { ngx_http_read_client_request_body(self.as_ptr(), Some(then)) };
+        // As nginx's own handlers do with NGX_HTTP_SPECIAL_RESPONSE and above.
+        if rc >= 300 { rc } else { DONE }
+    }
+
+    /// The body that was read, if it is in memory.
+    pub(crate) fn body(self) -> Option<Vec<u8>> {
+        // SAFETY: null, or buffers of the request's pool; those in memory hold the bytes between
+        // `pos` and `last`.
+        unsafe {
+            let body = (*self.as_ptr()).request_body;
+            if body.is_null() {
+                return None;
+            }
+            let mut whole = Vec::new();
+            let mut link = (*body).bufs;
+            while !link.is_null() {
+                let buffer = (*link).buf;
+                if (*buffer).in_file() != 0 || (*buffer).pos.is_null() {
+                    return None;
+                }
+                let length = usize::try_from((*buffer).last.offset_from((*buffer).pos)).ok()?;
+                whole.extend_from_slice(core::slice::from_raw_parts((*buffer).pos, length));
+                link = (*link).next;
+            }
+            Some(whole)
+        }
+    }
+
+    /// Puts another body in the place of the one that was read.
+    pub(crate) fn set_body(self, bytes: &[u8]) -> Result<(), NoMemory> {
+        // SAFETY: the body was read; buffer and link come from the request's pool.
+        unsafe {
+            let body = (*self.as_ptr()).request_body;
+            let text = copy(self.pool(), bytes)?;
+            let buffer = ngx_create_temp_buf(self.pool(), 1);
+            let link = ngx_alloc_chain_link(self.pool());
+            if body.is_null() || buffer.is_null() || link.is_null() {
+                return Err(NoMemory);
+            }
+            (*buffer).start = text.data;
+            (*buffer).pos = text.data;
+            (*buffer).last = text.data.add(text.len);
+            (*buffer).end = (*buffer).last;
+            (*link).buf = buffer;
+            (*link).next = ptr::null_mut();
+            (*body).bufs = link;
+            (*self.as_ptr()).headers_in.content_length_n = text.len as nginx_sys::off_t;
+        }
+        Ok(())
+    }
+
+    /// Ends what [`read_body`](Self::read_body) has begun; `rc` is a content handler's.
+    pub(crate) fn finalize(self, rc: ngx_int_t) {
+        // SAFETY: a live request, whose count reading its body has raised.
+        unsafe { ngx_http_finalize_request(self.as_ptr(), rc) };
+    }
+
+    /// nginx would make an absolute URL of a `Location` that is a path, with its own idea of scheme
+    /// and port.
+    pub(crate) fn keep_location_relative(self) {
+        // SAFETY: plain field of a live request.
+        unsafe { (*self.as_ptr()).headers_out.location = ptr::null_mut() };
+    }
+
     /// Who answers in the content phase.
     pub(crate) fn content_handler(self) -> Option<Handler> {
         // SAFETY: plain field of a live request.
@@ -569,6 +657,9 @@ pub(super) unsafe fn log_as(r: *mut ngx_http_request_t) {
         }
     }
 }
+
+/// What goes on when a body was read.
+pub(crate) type BodyHandler = unsafe extern "C" fn(*mut ngx_http_request_t);
 
 /// nginx's content handler.
 pub(crate) type Handler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;

@@ -8,7 +8,9 @@
 )]
 
 mod declaration;
+mod push;
 mod selection;
+mod token;
 
 use support::{Hub, Kind, Nginx, NginxBuilder, REGISTRY, Response};
 

@@ -1,0 +1,101 @@
+//! `docker_push`: whether clients may write to registries, and uploads that lead back here.
+
+use core::ffi::CStr;
+
+use rules::directive;
+use rules::error::Code;
+use rules::registry::{By, Route};
+use rules::ticket::Ticket;
+
+use crate::conf::LocConf;
+use crate::ctx::Answer;
+use crate::module::Docker;
+use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::request::Request;
+use crate::registry::{self, Asked};
+
+/// `docker_push on | off`
+pub(crate) struct Push;
+
+impl Directive for Push {
+    type Conf = LocConf;
+    const NAME: &'static CStr = c"docker_push";
+
+    fn set(conf: &mut LocConf, _cf: Conf, args: &[&str]) -> Result<(), SetError> {
+        if conf.push.is_some() {
+            return Err(SetError::Duplicate);
+        }
+        conf.push = Some(directive::push(args)?);
+        Ok(())
+    }
+}
+
+/// Where the request for `route` goes in its registry.
+pub(crate) fn uri(r: Request<'_>, conf: &LocConf, route: &Route) -> Result<String, Answer> {
+    if !r.is_get_or_head() && !conf.push.unwrap_or(false) {
+        return Err(registry::not_allowed("GET, HEAD", "this mirror takes no pushes"));
+    }
+    let Some((session, query)) = &route.upload else { return Ok(route.uri.clone()) };
+    let key = r.main_conf::<Docker>().token_key.as_ref();
+    match key.and_then(|key| Ticket::open(session, key)) {
+        Some(Ticket::Upload { registry, mut uri }) if registry == route.registry.name => {
+            registry::add_query(&mut uri, query);
+            Ok(uri)
+        }
+        _ => Err(registry::refused(404, Code::BlobUploadUnknown, "blob upload unknown here")),
+    }
+}
+
+/// Has the `Location` and the `Link` of a registry's answer lead back here.
+///
+/// Where an upload goes on is the registry's to say, in any form; clients get a ticket for it. On
+/// which host it says so does not matter: it knows itself by other names than we do.
+pub(crate) fn lead_back(r: Request<'_>, asked: &Asked) {
+    let Some(route) = &asked.route else { return };
+    for line in r.response_lines() {
+        let value = if line.name().eq_ignore_ascii_case(b"Location") {
+            location(r, asked, route, line.value())
+        } else if line.name().eq_ignore_ascii_case(b"Link") {
+            link(asked, route, line.value())
+        } else {
+            continue;
+        };
+        if let Some(value) = value {
+            // Without memory, nginx ends the request.
+            let _ = line.set_value(r, value.as_bytes());
+            r.keep_location_relative();
+        }
+    }
+}
+
+fn location(r: Request<'_>, asked: &Asked, route: &Route, value: &[u8]) -> Option<String> {
+    let url = asked.url.join(value).ok()?;
+    let repository = route.repository.as_ref()?;
+    let uploads = format!("/v2/{}/blobs/uploads/", repository.own);
+    let is_own = url.same_origin(&asked.url);
+    let status = r.upstream()?.status();
+    if (url.uri.starts_with(&uploads) && status < 300) || (is_own && status == 202) {
+        let key = r.main_conf::<Docker>().token_key.as_ref()?;
+        let ticket = Ticket::Upload { registry: route.registry.name.clone(), uri: url.uri };
+        let uri = format!("/v2/{}/blobs/uploads/{}", repository.client, ticket.seal(key));
+        return Some(named(route, uri));
+    }
+    route.client_uri(&url.uri).filter(|_| is_own).map(|uri| named(route, uri))
+}
+
+/// `<URL>; rel="next"` (OCI distribution-spec, "Listing Tags").
+fn link(asked: &Asked, route: &Route, value: &[u8]) -> Option<String> {
+    let value = str::from_utf8(value).ok()?;
+    let (target, parameters) = value.strip_prefix('<')?.split_once('>')?;
+    let url = asked.url.join(target.as_bytes()).ok()?;
+    let uri = route.client_uri(&url.uri).filter(|_| url.same_origin(&asked.url))?;
+    Some(format!("<{}>{parameters}", named(route, uri)))
+}
+
+/// The client may come back by the answer alone.
+fn named(route: &Route, mut uri: String) -> String {
+    if route.by == By::Namespace {
+        registry::add_query(&mut uri, &format!("ns={}", route.registry.name));
+    }
+    uri
+}

@@ -1,0 +1,179 @@
+//! `docker_token_key`, and tokens of any registry's realm without a location for each.
+//!
+//! Where registries are declared, a challenge's realm becomes `/token/` and a ticket that names the
+//! real one. A client that comes with it is sent on there, in its registry's own words.
+
+use core::ffi::CStr;
+use std::io::{self, Read};
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+use nginx_sys::ngx_int_t;
+use rules::challenge::Bearer;
+use rules::directive;
+use rules::error::Code;
+use rules::location::{Scheme, Url};
+use rules::registry::Registries;
+use rules::ticket::{Key, Ticket};
+
+use crate::conf::MainConf;
+use crate::ctx::Answer;
+use crate::module::Docker;
+use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::log::Level;
+use crate::nginx::request::{BodyHandler, Request};
+use crate::registry::{self, Asked};
+
+/// The longest form that asks for a token, in bytes: refresh tokens take some kilobytes.
+const MAX_FORM: usize = 64 * 1024;
+
+/// `docker_token_key file`
+pub(crate) struct TokenKey;
+
+impl Directive for TokenKey {
+    type Conf = MainConf;
+    const NAME: &'static CStr = c"docker_token_key";
+
+    fn set(conf: &mut MainConf, cf: Conf, args: &[&str]) -> Result<(), SetError> {
+        if conf.token_key.is_some() {
+            return Err(SetError::Duplicate);
+        }
+        let file = directive::token_key(args)?;
+        let invalid = |cause: &str| SetError::Invalid {
+            value: file.to_owned(),
+            allowed: format!(
+                "a file with 64 hexadecimal digits, as \"openssl rand -hex 32\" writes: {cause}"
+            ),
+        };
+        let text = cf.read_file(file).map_err(|error| invalid(&error.to_string()))?;
+        conf.token_key = Some(Key::parse(&text).ok_or_else(|| invalid("it holds something else"))?);
+        Ok(())
+    }
+}
+
+/// A key of this process and its workers. It survives a reload, not a restart.
+pub(crate) fn random_key() -> io::Result<Key> {
+    static KEY: OnceLock<Key> = OnceLock::new();
+    if let Some(key) = KEY.get() {
+        return Ok(key.clone());
+    }
+    let mut bytes = [0; Key::LENGTH];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(KEY.get_or_init(|| Key::new(bytes)).clone())
+}
+
+/// The challenge of a registry, for the client that `asked`: `base` and a ticket in place of the
+/// realm. A realm that the registry may not have its tokens from stays: whoever asked there would
+/// send it credentials by our leave.
+pub(crate) fn challenge(
+    r: Request<'_>,
+    asked: &Asked,
+    base: &[u8],
+    bearer: &Bearer,
+) -> Option<Bearer> {
+    let registry = &asked.registry;
+    let route = asked.route.as_ref()?;
+    let key = r.main_conf::<Docker>().token_key.as_ref()?;
+    if !Url::parse(bearer.realm.as_bytes()).is_ok_and(|realm| registry.trusts(&realm)) {
+        r.log(
+            Level::Warn,
+            format_args!(
+                "realm \"{}\" is not declared for registry {}, passed unchanged",
+                bearer.realm.escape_debug(),
+                registry.name
+            ),
+        );
+        return None;
+    }
+    let ticket = Ticket::Realm {
+        registry: registry.name.clone(),
+        realm: bearer.realm.clone(),
+        service: bearer.service.clone(),
+    };
+    let base = str::from_utf8(base).ok()?.trim_end_matches('/');
+    Some(Bearer {
+        realm: format!("{base}/token/{}", ticket.seal(key)),
+        service: None,
+        scope: bearer.scope.as_ref().map(|scope| route.client_scope(scope)),
+    })
+}
+
+/// The ticket in a path that is none of the registry API.
+pub(crate) fn ticket(path: &[u8]) -> Option<&str> {
+    let (before, ticket) = str::from_utf8(path).ok()?.rsplit_once("/token/")?;
+    (!before.starts_with("/v2/")).then_some(ticket)
+}
+
+/// Whom a request with `ticket` asks for a token, and how.
+pub(crate) fn ask(
+    r: Request<'_>,
+    registries: &Registries,
+    ticket: &str,
+    query: &str,
+) -> Result<Asked, Answer> {
+    let refused = || registry::refused(400, Code::Denied, "this is no token URL of this mirror");
+    let key = r.main_conf::<Docker>().token_key.as_ref().ok_or_else(refused)?;
+    let Some(Ticket::Realm { registry, realm, service }) = Ticket::open(ticket, key) else {
+        return Err(refused());
+    };
+    // What was declared when it was signed may not be any more.
+    let registry = Rc::clone(registries.get(&registry).ok_or_else(refused)?);
+    let mut url = Url::parse(realm.as_bytes())
+        .ok()
+        .filter(|realm| registry.trusts(realm))
+        .ok_or_else(refused)?;
+    if !r.is_get() && !r.is_post() {
+        return Err(registry::not_allowed("GET, POST", "tokens are asked for by GET or POST"));
+    }
+    if r.is_get() {
+        registry::add_query(&mut url.uri, &registry.own_form(query, service.as_deref()));
+    }
+    Ok(Asked { registry, url, route: None, service })
+}
+
+/// Why the credentials that come with a request for a token must not go to `asked`; they go over
+/// TLS to a server that was verified, or stay on this machine.
+pub(crate) fn refusal(r: Request<'_>, asked: &Asked, is_loopback: bool) -> Option<Answer> {
+    let carries = r.is_post() || r.request_line("Authorization").is_some();
+    let is_verified = || {
+        let proxy = r.main_conf::<Docker>().proxy;
+        asked.url.scheme == Scheme::Https
+            && proxy.is_some_and(|proxy| r.location().verifies_upstream(proxy))
+    };
+    if !carries || is_loopback || is_verified() {
+        return None;
+    }
+    r.log(
+        Level::Error,
+        format_args!(
+            "credentials are not sent to {}: it is not https, or \"proxy_ssl_verify\" is off",
+            asked.url.authority()
+        ),
+    );
+    Some(registry::refused(
+        403,
+        Code::Denied,
+        "this mirror does not verify the token server, and sends it no credentials",
+    ))
+}
+
+/// A POST needs its form rewritten before it goes on: reads that, and then runs `then`.
+pub(crate) fn read_form(r: Request<'_>, then: BodyHandler) -> Result<ngx_int_t, Answer> {
+    let is_form = r.request_line("Content-Type").is_some_and(|value| {
+        let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+    });
+    match r.body_length() {
+        _ if !is_form => Err(registry::refused(400, Code::Unsupported, "this is no form")),
+        Some(length) if length <= MAX_FORM => Ok(r.read_body(then)),
+        Some(_) => Err(registry::refused(413, Code::SizeInvalid, "the form is too long")),
+        None => Err(registry::refused(411, Code::SizeInvalid, "the form's length is missing")),
+    }
+}
+
+/// Has the form that was read ask as the registry's own clients ask.
+pub(crate) fn rewrite_form(r: Request<'_>, asked: &Asked) -> Option<()> {
+    let form = String::from_utf8(r.body()?).ok()?;
+    let own = asked.registry.own_form(&form, asked.service.as_deref());
+    r.set_body(own.as_bytes()).ok()
+}

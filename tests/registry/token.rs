@@ -1,0 +1,431 @@
+//! Tokens of every registry's realm, by tickets.
+
+use support::{Answer, Hub, Kind, Nginx, NginxBuilder, Recorded, Reply, Response, get, request};
+
+use crate::{LOCATIONS, http_conf};
+
+/// A registry whose challenge and token server are as the real one's.
+struct Stand {
+    name: &'static str,
+    registry: &'static str,
+    realm: &'static str,
+    service: Option<&'static str>,
+}
+
+const STANDS: [Stand; 9] = [
+    stand(
+        "docker.io",
+        "registry-1.docker.io",
+        "https://auth.docker.io/token",
+        "registry.docker.io",
+    ),
+    stand("ghcr.io", "ghcr.io", "https://ghcr.io/token", "ghcr.io"),
+    stand("quay.io", "quay.io", "https://quay.io/v2/auth", "quay.io"),
+    stand("gcr.io", "gcr.io", "https://gcr.io/v2/token", "gcr.io"),
+    stand("nvcr.io", "nvcr.io", "https://nvcr.io/proxy_auth", "nvcr.io"),
+    stand("public.ecr.aws", "public.ecr.aws", "https://public.ecr.aws/token/", "public.ecr.aws"),
+    stand(
+        "registry.gitlab.com",
+        "registry.gitlab.com",
+        "https://gitlab.com/jwt/auth",
+        "container_registry",
+    ),
+    stand(
+        "docker.elastic.co",
+        "docker.elastic.co",
+        "https://docker-auth.elastic.co/auth",
+        "token-service",
+    ),
+    Stand {
+        name: "europe-docker.pkg.dev",
+        registry: "europe-docker.pkg.dev",
+        realm: "https://europe-docker.pkg.dev/v2/token",
+        service: None,
+    },
+];
+
+const fn stand(
+    name: &'static str,
+    registry: &'static str,
+    realm: &'static str,
+    service: &'static str,
+) -> Stand {
+    Stand { name, registry, realm, service: Some(service) }
+}
+
+fn host_of(url: &str) -> &str {
+    url.split('/').nth(2).unwrap()
+}
+
+fn path_of(url: &str) -> &str {
+    &url[url.find("//").unwrap() + 2 + host_of(url).len()..]
+}
+
+/// A hub where these registries want tokens. A token is the name of its host.
+fn hub() -> Hub {
+    let hub = Hub::start();
+    for Stand { registry, realm, .. } in &STANDS {
+        for host in [registry, host_of(realm)] {
+            if !hub.hosts().iter().any(|(known, _)| known == host) {
+                hub.add_host_as(host, Kind::Blank);
+            }
+        }
+    }
+    for Stand { registry, realm, service, .. } in &STANDS {
+        challenge(&hub, registry, realm, *service, "");
+        let (host, path) = (host_of(realm), path_of(realm));
+        hub.route(host, move |request| {
+            if request.path() != path {
+                return Reply::Normal;
+            }
+            let token = format!("{{ \"token\": \"{host}\" }}");
+            Response::text(200, token).header("Content-Type", "application/json").into()
+        });
+    }
+    hub
+}
+
+/// Has a registry answer so to requests without a token of its own realm's host.
+fn challenge(
+    hub: &Hub,
+    registry: &str,
+    realm: &'static str,
+    service: Option<&'static str>,
+    more: &'static str,
+) {
+    hub.route(registry, move |request: &Recorded| {
+        if !request.path().starts_with("/v2/") || request.path() == path_of(realm) {
+            return Reply::Normal;
+        }
+        let token = format!("Bearer {}", host_of(realm));
+        if request.header("authorization") == Some(&token) {
+            return Response::text(200, request.line()).into();
+        }
+        let service = service.map_or(String::new(), |service| format!(",service=\"{service}\""));
+        let scope = match request.path().strip_prefix("/v2/").unwrap().split_once("/manifests/") {
+            Some((name, _)) => format!(",scope=\"repository:{name}:pull\""),
+            None => String::new(),
+        };
+        let challenge = format!("Bearer realm=\"{realm}\"{service}{scope}{more}");
+        Response::error(401, "UNAUTHORIZED", "token wanted")
+            .header("WWW-Authenticate", challenge)
+            .into()
+    });
+}
+
+fn declarations() -> String {
+    STANDS.iter().fold(String::new(), |text, stand| {
+        let default = if stand.name == "docker.io" { " default" } else { "" };
+        format!("{text}docker_registry {}{default};\n", stand.name)
+    })
+}
+
+fn mirror(hub: &Hub, directives: &str) -> NginxBuilder {
+    Nginx::builder()
+        .http(&http_conf(hub))
+        .server(&format!("docker_realm_rewrite on;{}{directives}{LOCATIONS}", declarations()))
+}
+
+/// A parameter of the one challenge of an answer.
+fn parameter<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+    assert_eq!(answer.status, 401, "{}", answer.text());
+    let challenge = answer.header("www-authenticate").expect("a challenge");
+    let (_, rest) = challenge.split_once(&format!("{name}=\""))?;
+    rest.split('"').next()
+}
+
+/// What a challenge's realm leads to on this nginx.
+fn realm(answer: &Answer) -> String {
+    let realm = parameter(answer, "realm").expect("a realm");
+    let path = realm.split_once("//").unwrap().1.split_once('/').unwrap().1;
+    format!("/{path}")
+}
+
+const ALICE: &str = "Basic YWxpY2U6c2VjcmV0";
+const BOB: &str = "Basic Ym9iOnNlY3JldA==";
+
+#[test]
+fn tokens_come_from_the_realm_of_every_registry() {
+    let hub = hub();
+    let nginx = mirror(&hub, "").start();
+    for Stand { name, registry, realm: real, service } in &STANDS {
+        let uri = format!("/v2/{name}/owner/image/manifests/latest");
+        let refused = get(&nginx.url(&uri)).header("Host", "mirror.example.com:5000").send();
+        let realm = realm(&refused);
+        let whole = format!("http://mirror.example.com:5000{realm}");
+        assert_eq!(parameter(&refused, "realm"), Some(whole.as_str()), "{name}");
+        assert!(realm.starts_with("/token/"), "{name}: {realm}");
+        assert_eq!(parameter(&refused, "service"), *service, "{name}");
+        let scope = format!("repository:{name}/owner/image:pull");
+        assert_eq!(parameter(&refused, "scope"), Some(scope.as_str()), "{name}");
+
+        let service = service.map_or(String::new(), |service| format!("service={service}&"));
+        let asked = format!("{realm}?{service}scope={scope}&account=alice&offline_token=true");
+        let granted = get(&nginx.url(&asked)).header("Authorization", ALICE).send();
+        assert_eq!(granted.status, 200, "{name}: {}", granted.text());
+        let sent = hub.last_request(host_of(real));
+        let query =
+            format!("{service}scope=repository:owner/image:pull&account=alice&offline_token=true");
+        assert_eq!(sent.uri, format!("{}?{query}", path_of(real)), "{name}");
+        assert_eq!(sent.header("authorization"), Some(ALICE), "{name}");
+        assert_eq!(sent.header("host"), Some(host_of(real)), "{name}");
+
+        let token = granted.json()["token"].as_str().unwrap().to_owned();
+        let served = get(&nginx.url(&uri)).bearer(&token).send();
+        assert_eq!(served.text(), "GET /v2/owner/image/manifests/latest", "{name}");
+        assert_eq!(hub.last_request(registry).header("host"), Some(*registry), "{name}");
+    }
+}
+
+#[test]
+fn a_second_realm_of_a_registry_is_its_own_too() {
+    let hub = hub();
+    hub.add_host_as("authn.nvidia.com", Kind::Blank);
+    challenge(
+        &hub,
+        "nvcr.io",
+        "https://authn.nvidia.com/token",
+        Some("registry"),
+        ",error=\"invalid_token\"",
+    );
+    let nginx = mirror(&hub, "").start();
+    let refused = get(&nginx.url("/v2/nvcr.io/nvidia/cuda/manifests/1")).bearer("old").send();
+    assert_eq!(parameter(&refused, "error"), Some("invalid_token"));
+    let asked = format!("{}?scope=repository:nvcr.io/nvidia/cuda:pull", realm(&refused));
+    assert_eq!(get(&nginx.url(&asked)).send().status, 200);
+    let sent = hub.last_request("authn.nvidia.com");
+    assert_eq!(sent.uri, "/token?service=registry&scope=repository:nvidia/cuda:pull");
+}
+
+#[test]
+fn scopes_of_official_images_have_their_library() {
+    let hub = hub();
+    let nginx = mirror(&hub, "").start();
+    let refused = get(&nginx.url("/v2/nginx/manifests/latest")).send();
+    assert_eq!(parameter(&refused, "scope"), Some("repository:nginx:pull"));
+    let asked = format!(
+        "{}?service=registry.docker.io&scope=repository:nginx:pull&scope=repository:library/nginx:pull",
+        realm(&refused)
+    );
+    assert_eq!(get(&nginx.url(&asked)).send().status, 200);
+    let want = "/token?service=registry.docker.io&scope=repository:library/nginx:pull";
+    assert_eq!(hub.last_request("auth.docker.io").uri, want);
+}
+
+#[test]
+fn a_form_is_posted_as_the_registry_wants_it() {
+    let hub = hub();
+    let nginx = mirror(&hub, "proxy_request_buffering off;").start();
+    let realm = realm(&get(&nginx.url("/v2/ghcr.io/a/b/manifests/1")).send());
+    let form = "grant_type=password&service=ghcr.io&client_id=docker&username=alice&password=s%26t\
+                &scope=repository%3Aghcr.io%2Fa%2Fb%3Apull+repository%3Aghcr.io%2Fc%3Apull%2Cpush";
+    let want = "service=ghcr.io&grant_type=password&client_id=docker&username=alice&password=s%26t\
+                &scope=repository:a/b:pull%20repository:c:pull,push";
+    let post = || {
+        request("POST", &nginx.url(&realm))
+            .header("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
+            .body(form)
+            .send()
+    };
+    for _ in 0..2 {
+        assert_eq!(post().status, 200);
+        let sent = hub.last_request("ghcr.io");
+        assert_eq!((sent.method.as_str(), sent.uri.as_str()), ("POST", "/token"));
+        assert_eq!(String::from_utf8(sent.body.clone()).unwrap(), want);
+        assert_eq!(sent.header("content-length"), Some(want.len().to_string().as_str()));
+        assert_eq!(sent.all("content-length").len(), 1);
+    }
+
+    let count = hub.counts("ghcr.io").requests;
+    let json = request("POST", &nginx.url(&realm))
+        .header("Content-Type", "application/json")
+        .body("{}")
+        .send();
+    assert_eq!(json.status, 400);
+    let long = request("POST", &nginx.url(&realm))
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .body("a".repeat(70_000))
+        .send();
+    assert_eq!(long.status, 413);
+    let put = request("PUT", &nginx.url(&realm)).body("x").send();
+    assert_eq!((put.status, put.header("allow")), (405, Some("GET, POST")));
+    assert_eq!(hub.counts("ghcr.io").requests, count);
+}
+
+#[test]
+fn nothing_but_a_ticket_of_this_mirror_leads_anywhere() {
+    let hub = hub();
+    let nginx = mirror(&hub, "").start();
+    let other = mirror(&hub, "").start();
+    let ticket = |nginx: &Nginx| realm(&get(&nginx.url("/v2/ghcr.io/a/manifests/1")).send());
+    let (own, foreign) = (ticket(&nginx), ticket(&other));
+    assert_ne!(own, foreign, "each has a key of its own");
+    let requests = || hub.hosts().iter().map(|(host, _)| hub.counts(host).requests).sum::<u64>();
+    let before = requests();
+
+    let flipped = |at: usize| {
+        let mut bytes = own.clone().into_bytes();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        String::from_utf8(bytes).unwrap()
+    };
+    let dot = own.find('.').unwrap();
+    let rows = [
+        ("foreign key", foreign),
+        ("nothing", "/token/".to_owned()),
+        ("made up", "/token/aHR0cDovL2xvY2FsaG9zdC8.AAAA".to_owned()),
+        ("first byte", flipped("/token/".len())),
+        ("last byte of the payload", flipped(dot - 1)),
+        ("first byte of the MAC", flipped(dot + 1)),
+        ("last byte", flipped(own.len() - 1)),
+        ("no MAC", own[..dot].to_owned()),
+        ("half a MAC", own[..dot + 20].to_owned()),
+        ("a longer one", format!("{own}A")),
+        ("a path behind it", format!("{own}/x")),
+        ("a realm in the query", "/token/?realm=http://127.0.0.1/".to_owned()),
+    ];
+    for (name, uri) in rows {
+        let answer = get(&nginx.url(&uri)).header("Authorization", ALICE).send();
+        assert_eq!(answer.status, 400, "{name}: {}", answer.text());
+        assert!(answer.text().starts_with(r#"{"errors":[{"code":"DENIED""#), "{name}");
+    }
+    assert_eq!(requests(), before);
+    assert_eq!(get(&nginx.url(&own)).send().status, 200);
+}
+
+#[test]
+fn a_realm_that_the_registry_may_not_name_stays() {
+    let hub = hub();
+    hub.add_host_as("evil.example", Kind::Blank);
+    let evil = "https://evil.example/token";
+    challenge(&hub, "ghcr.io", evil, Some("ghcr.io"), "");
+    let nginx = mirror(&hub, "").start();
+    let refused = get(&nginx.url("/v2/ghcr.io/a/manifests/1")).send();
+    assert_eq!(parameter(&refused, "realm"), Some(evil));
+    nginx.wait_for_log("realm \"https://evil.example/token\" is not declared for registry ghcr.io");
+}
+
+#[test]
+fn a_ticket_holds_as_long_as_its_registry_is_declared() {
+    let hub = hub();
+    let declared = declarations();
+    let server = format!("docker_realm_rewrite on; include registries; {LOCATIONS}");
+    let nginx = Nginx::builder()
+        .http(&http_conf(&hub))
+        .server(&server)
+        .file("registries", &declared)
+        .start();
+    let ticket = realm(&get(&nginx.url("/v2/ghcr.io/a/manifests/1")).send());
+    nginx.reload();
+    assert_eq!(get(&nginx.url(&ticket)).send().status, 200, "the key survives a reload");
+
+    let rows = [
+        ("another realm", declared.replace("ghcr.io;", "ghcr.io https://a.b realm=https://a.b/;")),
+        ("undeclared", declared.replace("docker_registry ghcr.io;", "")),
+    ];
+    for (name, text) in rows {
+        std::fs::write(nginx.prefix().join("registries"), text).unwrap();
+        let old = nginx.workers();
+        nginx.reload();
+        nginx.wait_until_gone(&old);
+        let before = hub.counts("ghcr.io").requests;
+        assert_eq!(get(&nginx.url(&ticket)).send().status, 400, "{name}");
+        assert_eq!(hub.counts("ghcr.io").requests, before, "{name}");
+    }
+}
+
+#[test]
+fn mirrors_with_one_key_know_each_others_tickets() {
+    let hub = hub();
+    let key = format!("{}\n", "0f".repeat(32));
+    let start =
+        || mirror(&hub, "").http("docker_token_key token.key;").file("token.key", &key).start();
+    let (one, other) = (start(), start());
+    let ticket = realm(&get(&one.url("/v2/ghcr.io/a/manifests/1")).send());
+    assert_eq!(get(&other.url(&ticket)).send().status, 200);
+
+    let rows = [
+        ("no file", "docker_token_key no.key;", "No such file"),
+        ("no key", "docker_token_key token.key;", "it holds something else"),
+        ("two", "docker_token_key a b;", "it must be the only argument"),
+    ];
+    for (name, directive, want) in rows {
+        let (good, said) = Nginx::builder().http(directive).file("token.key", "secret").test();
+        assert!(!good && said.contains(want) && !said.contains("secret\""), "{name}: {said}");
+    }
+}
+
+#[test]
+fn credentials_go_over_verified_tls_only() {
+    let hub = hub();
+    // The module itself connects to addresses of this machine here, where anything may go.
+    let upstream = format!("upstream ghcr.io {{ server {}:443; }}", hub.address("ghcr.io"));
+    let nginx = mirror(&hub, "proxy_ssl_verify off;").http(&upstream).start();
+    let ticket = realm(&get(&nginx.url("/v2/ghcr.io/a/manifests/1")).send());
+    assert_eq!(get(&nginx.url(&ticket)).send().status, 200, "nothing to lose");
+    let before = hub.counts("ghcr.io").requests;
+    let basic = get(&nginx.url(&ticket)).header("Authorization", ALICE).send();
+    let form = request("POST", &nginx.url(&ticket))
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .body("grant_type=refresh_token&refresh_token=secret")
+        .send();
+    assert_eq!((basic.status, form.status), (403, 403));
+    assert_eq!(hub.counts("ghcr.io").requests, before);
+    nginx.wait_for_log("credentials are not sent to ghcr.io");
+
+    let verified = mirror(&hub, "").http(&upstream).start();
+    let ticket = realm(&get(&verified.url("/v2/ghcr.io/a/manifests/1")).send());
+    let basic = get(&verified.url(&ticket)).header("Authorization", ALICE).send();
+    assert_eq!(basic.status, 200);
+}
+
+#[test]
+fn docker_realm_rewrite_decides_whether_and_where() {
+    let hub = hub();
+    let nginx = Nginx::builder()
+        .http(&http_conf(&hub))
+        .server(&format!(
+            "{}
+             docker_realm_rewrite https://mirror.example.com/auth/;
+             location /v2/   {{ proxy_pass $docker_upstream; }}
+             location /auth/ {{ proxy_pass $docker_upstream; }}",
+            declarations()
+        ))
+        .server(&format!("{}{LOCATIONS}", declarations()))
+        .start();
+    let refused = get(&nginx.url("/v2/ghcr.io/a/manifests/1")).send();
+    let whole = parameter(&refused, "realm").unwrap();
+    assert!(whole.starts_with("https://mirror.example.com/auth/token/"), "{whole}");
+    assert_eq!(get(&nginx.url(&realm(&refused))).send().status, 200);
+
+    let off = get(&nginx.url_of(1, "/v2/ghcr.io/a/manifests/1")).send();
+    assert_eq!(parameter(&off, "realm"), Some("https://ghcr.io/token"));
+    assert_eq!(parameter(&off, "scope"), Some("repository:a:pull"));
+}
+
+#[test]
+fn two_users_of_two_registries_do_not_meet() {
+    let hub = hub();
+    let nginx = mirror(&hub, "").start();
+    let rows = [("ghcr.io", ALICE), ("quay.io", BOB)];
+    let mut tokens = Vec::new();
+    for (name, user) in rows {
+        let refused = get(&nginx.url(&format!("/v2/{name}/a/manifests/1"))).send();
+        let granted = get(&nginx.url(&realm(&refused))).header("Authorization", user).send();
+        tokens.push(granted.json()["token"].as_str().unwrap().to_owned());
+    }
+    for (token, (name, _)) in tokens.iter().zip(rows) {
+        let served = get(&nginx.url(&format!("/v2/{name}/a/manifests/1"))).bearer(token).send();
+        assert_eq!(served.status, 200, "{name}");
+    }
+    for ((name, user), token) in rows.iter().zip(&tokens) {
+        for request in hub.requests(name) {
+            let seen = request.header("authorization");
+            let own = format!("Bearer {token}");
+            assert!(
+                seen.is_none_or(|seen| seen == *user || seen == own),
+                "{name} got {seen:?} with {}",
+                request.line()
+            );
+        }
+    }
+}
