@@ -13,6 +13,9 @@ docker_keepalive  32;
 const SERVER: &str = "
 docker_realm_rewrite    on;
 docker_follow_redirect  on private=%network%;
+docker_breaker          on backoff=1ms max_backoff=1ms retry_after=1ms max_retry_after=1ms;
+docker_fallback_reserve 5;
+docker_resume           on tries=3 stall=300ms;
 ";
 
 /// An nginx before `hub`, with every directive of the module and these fallbacks: what stands

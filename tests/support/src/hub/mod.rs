@@ -578,6 +578,11 @@ impl Hub {
         }
     }
 
+    /// How many manifests the registry says that may be pulled; 100 by default.
+    pub fn pull_limit(&self, manifests: u64) {
+        self.registry(|registry| registry.limit = manifests);
+    }
+
     /// Manifest requests that count against the pull limit; a HEAD does not.
     #[must_use]
     pub fn manifests_counted(&self) -> u64 {
