@@ -14,7 +14,7 @@ use once_cell::unsync::OnceCell;
 use rules::directive;
 use rules::resume::{self, Answer, Ended, Promise, Way};
 
-use crate::conf::{LocConf, Setting, is_api};
+use crate::conf::{LocConf, Setting};
 use crate::ctx::{Errand, Primary, Relation, RequestCtx, Stage};
 use crate::module::Docker;
 use crate::nginx::body::Chain;
@@ -88,8 +88,6 @@ struct Attempt {
     way: Way,
     /// How many bytes there were before it.
     start: u64,
-    /// The host that it begins with.
-    host: String,
     /// It sends what was wanted.
     is_accepted: bool,
     is_unauthorized: bool,
@@ -99,16 +97,8 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn new(way: Way, start: u64, host: String) -> Self {
-        Self {
-            way,
-            start,
-            host,
-            is_accepted: false,
-            is_unauthorized: false,
-            sender: None,
-            end: None,
-        }
+    fn new(way: Way, start: u64) -> Self {
+        Self { way, start, is_accepted: false, is_unauthorized: false, sender: None, end: None }
     }
 
     fn accept(&mut self, u: Upstream<'_>) {
@@ -142,7 +132,7 @@ pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
     if u.limit_silence(policy.stall).is_err() {
         return;
     }
-    let mut attempt = Attempt::new(Way::Last, 0, String::new());
+    let mut attempt = Attempt::new(Way::Last, 0);
     attempt.accept(u);
     ctx.borrow_mut().download = Some(Download {
         promise,
@@ -200,14 +190,10 @@ pub(crate) fn judge(r: Request<'_>) {
 }
 
 fn judged(r: Request<'_>, main: &mut RequestCtx, ctx: &mut RequestCtx) -> bool {
-    let part = origin::part(None, is_api(origin::first_uri(main).as_bytes()));
     let Some(download) = &mut main.download else { return false };
     let attempt = &mut download.attempt;
     let u = r.upstream();
-    let who = match &ctx.destination {
-        Some(_) => origin::asked(ctx),
-        None => format!("{part} {}", attempt.host),
-    };
+    let who = origin::asked(ctx);
     let failed = match u.filter(|u| origin::is_answer(r, *u)) {
         Some(u) => match download.promise.accept(download.received, &answer(u)) {
             Ok(()) => {
@@ -369,13 +355,12 @@ fn ask(r: Request<'_>, ctx: &mut RequestCtx, start: Start) -> Result<(), NoMemor
     r.log(
         Level::Warn,
         format_args!(
-            "download broke off after {received} of {length} bytes, {why}, asking \"{}\" for the \
-             rest",
-            next.host
+            "download broke off after {received} of {length} bytes, {why}, asking {} for the rest",
+            origin::asked(&next.ctx)
         ),
     );
     download.tries += 1;
-    download.attempt = Attempt::new(next.way, received, next.host);
+    download.attempt = Attempt::new(next.way, received);
     let added: Vec<_> = next.lines.iter().map(|(name, value)| (*name, value.as_slice())).collect();
     let subrequest = r.start_rest(next.entry, resume::is_replaced, &added, start)?;
     *subrequest.ctx_or_default::<Docker>()?.borrow_mut() = next.ctx;
@@ -385,7 +370,6 @@ fn ask(r: Request<'_>, ctx: &mut RequestCtx, start: Start) -> Result<(), NoMemor
 /// A request for the rest.
 struct Next {
     way: Way,
-    host: String,
     entry: Entry,
     /// The field lines that make it one.
     lines: Vec<(&'static str, Vec<u8>)>,
@@ -413,22 +397,6 @@ fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -
     if let Some(etag) = download.promise.if_range() {
         lines.push(("If-Range", etag.to_vec()));
     }
-    let (destination, stage, target) = match (way, &ctx.destination, &ctx.stage) {
-        (Way::Last, Some(last), Stage::Asking(addresses)) => {
-            (last.clone(), Stage::Resolved(addresses.clone()), ctx.target)
-        }
-        (Way::Target(number), ..) => {
-            let target = targets.get(number.checked_sub(1)?)?;
-            (fallback::destination(target, uri), Stage::Entering, number)
-        }
-        (Way::Last | Way::First, ..) => {
-            let own = conf.ways.as_ref().map_or_else(|| r.location(), |ways| ways.own);
-            let service = ctx.service.as_ref().and_then(|service| service.again());
-            let ctx = RequestCtx { errand: Some(Errand::Rest), service, ..RequestCtx::default() };
-            let host = primary.url.authority();
-            return Some(Next { way, host, entry: Entry::Content(own), lines, ctx });
-        }
-    };
     let kept = primary.lines.iter().filter(|(name, _)| !resume::is_replaced(name)).cloned();
     let added = lines.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.clone()));
     let primary = Primary {
@@ -437,17 +405,35 @@ fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -
         lines: kept.chain(added).collect(),
         is_exact: primary.is_exact,
     };
-    let host = destination.url.authority();
-    let entry = Entry::Phases(conf.ways.as_ref()?.to(destination.verify)?);
+
+    let (destination, stage, target) = match (way, &ctx.destination, &ctx.stage) {
+        (Way::Last, Some(last), Stage::Asking(addresses)) => {
+            (Some(last.clone()), Stage::Resolved(addresses.clone()), ctx.target)
+        }
+        (Way::Target(number), ..) => {
+            let target = targets.get(number.checked_sub(1)?)?;
+            (Some(fallback::destination(target, uri)), Stage::Entering, number)
+        }
+        (Way::Last | Way::First, ..) => (None, Stage::Primary, 0),
+    };
+    // Only the primary is one of several registries.
+    let own = ctx.service.as_ref().filter(|_| destination.is_none());
+    let service = own.and_then(|service| service.again());
+    let ways = conf.ways.as_ref();
+    let entry = match &destination {
+        Some(destination) => Entry::Phases(ways?.to(destination.verify)?),
+        None => Entry::Content(ways.map_or_else(|| r.location(), |ways| ways.own)),
+    };
     let ctx = RequestCtx {
         errand: Some(Errand::Rest),
         primary: OnceCell::with_value(primary),
         target,
-        destination: Some(destination),
+        destination,
         stage,
+        service,
         ..RequestCtx::default()
     };
-    Some(Next { way, host, entry, lines, ctx })
+    Some(Next { way, entry, lines, ctx })
 }
 
 /// A subrequest for the rest starts.

@@ -149,7 +149,7 @@ fn each_resume_is_told_and_counted() {
         let line = nginx.wait_for_log(&format!("download broke off after {position} of"));
         let want = format!(
             "download broke off after {position} of {MB} bytes, CDN {CLOUDFLARE}: closed the \
-             connection, asking \"{CLOUDFLARE}\" for the rest"
+             connection, asking CDN {CLOUDFLARE} for the rest"
         );
         assert!(line.contains("[warn]") && line.contains(&want), "{line}");
     }
@@ -252,7 +252,7 @@ fn the_rest_may_come_in_chunks_and_no_longer_than_it_is() {
     answers(&hub, CLOUDFLARE, [cut(1000), rest(0..100_000)]);
     let answer = get(&nginx.url(&path)).send();
     assert!(!answer.complete && answer.body.len() < 100_000, "too long");
-    nginx.wait_for_log(&format!("CDN {CLOUDFLARE}: sent more than the rest of a download"));
+    nginx.wait_for_log(&format!("{CLOUDFLARE}: sent more than the rest of a download"));
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn an_expired_signature_is_renewed_by_the_registry() {
     wait_for("the access log", || nginx.accesses().contains('\n'));
     assert_eq!(nginx.accesses(), format!("200 {MB} 2 {CLOUDFRONT}\n"));
     nginx.wait_for_log(&format!(
-        "after 1000 of {MB} bytes, CDN {CLOUDFLARE}: answered 403, asking \"{REGISTRY}\" for the rest"
+        "after 1000 of {MB} bytes, CDN {CLOUDFLARE}: answered 403, asking registry {REGISTRY} for the rest"
     ));
 }
 
@@ -644,4 +644,116 @@ fn a_reload_does_not_end_downloads() {
         assert_whole(&download.join().unwrap(), &blob, "over a reload");
         nginx.wait_until_gone(&old);
     });
+}
+
+/// How a download of the crowd breaks off, and where; always the same for the same numbers.
+fn some_cut(client: usize, cut: usize, length: usize) -> Reply {
+    let random =
+        usize::from_le_bytes(noise((client * 10 + cut + 1) as u64, 80)[72..].try_into().unwrap());
+    let after = random % length;
+    Reply::Shaped(match random / length % 4 {
+        0 => Shape::CutBody(after, End::Close),
+        1 => Shape::CutBody(after, End::Truncate),
+        2 => Shape::CutBody(after, End::Reset),
+        _ => Shape::StallBody(after),
+    })
+}
+
+/// Takes the body piece by piece and compares it as it comes: there may be many of them.
+fn download(request: &Request, blob: &[u8], is_slow: bool) -> Result<(), String> {
+    let mut client = Connection::open(request).map_err(|error| error.to_string())?;
+    client.start(request).map_err(|error| error.to_string())?;
+    let head = client.head("GET").map_err(|error| error.to_string())?;
+    if head.status != 200 {
+        return Err(format!("status {}", head.status));
+    }
+    let mut position = 0;
+    for piece in blob.chunks(blob.len() / 16 + 1) {
+        let got = client.take(piece.len()).map_err(|error| format!("{error} in {position}"))?;
+        if got != piece {
+            return Err(format!("other content behind {position}"));
+        }
+        position += piece.len();
+        if is_slow {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    Ok(())
+}
+
+/// `RESUME_TEST_MB=200` makes it a test of hours' worth of layers.
+#[test]
+fn a_crowd_gets_whole_downloads_over_reloads_and_leaves_nothing() {
+    let megabytes = std::env::var("RESUME_TEST_MB").ok().and_then(|mb| mb.parse().ok());
+    let (hub, path, blob) = hub(megabytes.unwrap_or(2) * MB);
+    hub.record(false);
+    let directives = |settings: &str| {
+        location(&format!("docker_resume on tries=20 stall={}ms; {settings}", ms(300)))
+    };
+    let nginx = mirror(&hub)
+        .workers(2)
+        .http("docker_keepalive off;")
+        .server(&directives(BUFFERED))
+        .server(&directives(UNBUFFERED))
+        .h2c_server(&directives(BUFFERED))
+        .h2c_server(&directives(UNBUFFERED))
+        .start();
+    let cuts: Mutex<std::collections::HashMap<String, usize>> = Mutex::default();
+    let length = blob.len();
+    hub.route(CLOUDFLARE, move |request| {
+        let client = request.header("user-agent").unwrap_or_default().to_owned();
+        let number: usize = client.parse().unwrap_or(0);
+        let mut cuts = cuts.lock().unwrap();
+        let seen = cuts.entry(client).or_default();
+        *seen += 1;
+        let range = request.header("range").and_then(|range| range.strip_prefix("bytes="));
+        let first: usize =
+            range.and_then(|range| range.strip_suffix('-')?.parse().ok()).unwrap_or(0);
+        if *seen > 1 + number % 5 {
+            return Reply::Normal;
+        }
+        some_cut(number, *seen, length - first)
+    });
+
+    let round = |first: usize| {
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (first..first + 50)
+                .map(|number| {
+                    let server = number % 4;
+                    let request = get(&nginx.url_of(server, &path))
+                        .header("User-Agent", number.to_string())
+                        .patience(Duration::from_secs(120));
+                    let blob = &blob;
+                    scope.spawn(move || {
+                        let result = if server < 2 {
+                            download(&request, blob, number % 5 == 0)
+                        } else {
+                            let answer = request.http2().send();
+                            let is_right = answer.complete && answer.body == *blob;
+                            is_right.then_some(()).ok_or(format!("{:?}", answer.problem))
+                        };
+                        (number, result)
+                    })
+                })
+                .collect();
+            if first > 0 {
+                std::thread::sleep(Duration::from_millis(200));
+                nginx.reload();
+            }
+            for client in clients {
+                let (number, result) = client.join().unwrap();
+                assert_eq!(result, Ok(()), "client {number}");
+            }
+        });
+        wait_for("the CDN's connections to end", || hub.counts(CLOUDFLARE).open == 0);
+    };
+    round(50);
+    nginx.reload();
+    round(0);
+    let before = nginx.memory();
+    round(0);
+    let grown = nginx.memory().saturating_sub(before);
+
+    assert!(nginx.errors().matches("for the rest").count() > 100);
+    assert!(grown < 8 << 20, "{grown} bytes more than before");
 }

@@ -457,6 +457,17 @@ impl Nginx {
         text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
+    /// Memory of all workers together, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let resident = |pid: &u32| {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+        };
+        self.workers().iter().filter_map(resident).sum::<u64>() * 1024
+    }
+
     /// What the error log says so far.
     #[must_use]
     pub fn errors(&self) -> String {

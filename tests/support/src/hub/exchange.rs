@@ -286,7 +286,9 @@ impl Response {
                 vec![Step::Send(head.slice(..after.min(head.len()))), Step::End(end)]
             }
             Shape::CutBody(after, end) => {
-                vec![Step::Send(joined(&head, &body, after)), Step::End(end)]
+                let mut steps = beginning(head, &body, after);
+                steps.push(Step::End(end));
+                steps
             }
             Shape::Delay(pause) => {
                 vec![Step::Wait(pause), Step::Send(head), Step::Send(body)]
@@ -296,7 +298,11 @@ impl Response {
                 Step::Wait(pause),
                 Step::Send(body.slice(after.min(body.len())..)),
             ],
-            Shape::StallBody(after) => vec![Step::Send(joined(&head, &body, after)), Step::Stall],
+            Shape::StallBody(after) => {
+                let mut steps = beginning(head, &body, after);
+                steps.push(Step::Stall);
+                steps
+            }
             Shape::Slow(size, pause) => {
                 let pieces = (0..body.len()).step_by(size.max(1)).flat_map(|at| {
                     let end = (at + size.max(1)).min(body.len());
@@ -309,11 +315,7 @@ impl Response {
                 bytes.extend_from_slice(&surplus);
                 vec![Step::Send(bytes.into())]
             }
-            // One write for what is small, as Hub does; no copy of what is large.
-            Shape::Whole | Shape::Chunked(_) if body.len() <= 16 * 1024 => {
-                vec![Step::Send(joined(&head, &body, body.len()))]
-            }
-            Shape::Whole | Shape::Chunked(_) => vec![Step::Send(head), Step::Send(body)],
+            Shape::Whole | Shape::Chunked(_) => beginning(head, &body, body.len()),
         };
         if request.wants_close() {
             steps.push(Step::End(End::Close));
@@ -345,6 +347,17 @@ impl Response {
         }
         head.extend_from_slice(b"\r\n");
         head.into()
+    }
+}
+
+/// Head and so many bytes of the body: in one write what is small, as Hub does; without a copy what
+/// is large.
+fn beginning(head: Bytes, body: &Bytes, after: usize) -> Vec<Step> {
+    let after = after.min(body.len());
+    if after <= 16 * 1024 {
+        vec![Step::Send(joined(&head, body, after))]
+    } else {
+        vec![Step::Send(head), Step::Send(body.slice(..after))]
     }
 }
 
