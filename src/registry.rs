@@ -338,6 +338,7 @@ pub(crate) fn content(r: Request<'_>, with_form: BodyHandler) -> ngx_int_t {
     {
         service.asked = Err(refusal);
     }
+    token::drop_none(r);
     pass_on(r, ctx)
 }
 

@@ -117,11 +117,17 @@ pub(crate) fn ask(
         return Err(refused());
     };
     // What was declared when it was signed may not be any more.
-    let registry = Rc::clone(registries.get(&registry).ok_or_else(refused)?);
+    let mut registry = Rc::clone(registries.get(&registry).ok_or_else(refused)?);
     let mut url = Url::parse(realm.as_bytes())
         .ok()
         .filter(|realm| registry.trusts(realm))
         .ok_or_else(refused)?;
+    let mut service = service;
+    if let Some(other) = registries.of_form(query).filter(|other| other.name != registry.name) {
+        registry = Rc::clone(other);
+        url = registry.realms.first().cloned().ok_or_else(none)?;
+        service = registry.service.clone();
+    }
     if !r.is_get() && !r.is_post() {
         return Err(registry::not_allowed("GET, POST", "tokens are asked for by GET or POST"));
     }
@@ -129,6 +135,29 @@ pub(crate) fn ask(
         registry::add_query(&mut url.uri, &registry.own_form(query, service.as_deref()));
     }
     Ok(Asked { registry, url, route: None, service })
+}
+
+/// The token for a registry that wants none, to a client that has learned from another that it
+/// needs one.
+const NONE: &str = "none";
+
+fn none() -> Answer {
+    Answer {
+        status: 200,
+        content_type: b"application/json".to_vec(),
+        lines: Vec::new(),
+        body: format!("{{\"token\":\"{NONE}\"}}\n").into_bytes(),
+        yields_to_error_page: false,
+    }
+}
+
+/// Takes that token out of a request again.
+pub(crate) fn drop_none(r: Request<'_>) {
+    let is_none =
+        |value: &[u8]| value.strip_prefix(b"Bearer ").is_some_and(|token| token == NONE.as_bytes());
+    if r.request_line("Authorization").is_some_and(is_none) {
+        r.withhold_line("Authorization");
+    }
 }
 
 /// Why the credentials that come with a request for a token must not go to `asked`; they go over

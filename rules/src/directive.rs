@@ -551,6 +551,7 @@ pub fn registry(args: &[&str]) -> Result<Registry, ArgError> {
                 if !given.0.contains(&"realm") {
                     given.0.push("realm");
                     registry.realms.clear();
+                    registry.service = None;
                 }
                 registry.realms.push(prefix);
             }

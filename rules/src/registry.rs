@@ -18,6 +18,8 @@ pub struct Registry {
     pub origin: Url,
     /// Its token servers are below these; its own origin is always one of them.
     pub realms: Vec<Url>,
+    /// The service that the first of its realms is asked for, if that is known.
+    pub service: Option<String>,
     /// Hosts of the mirror that mean this registry. Lower case, without a port.
     pub aliases: Vec<String>,
     /// Images whose name is one word are below `library/`.
@@ -31,6 +33,7 @@ struct WellKnown {
     name: &'static str,
     origin: &'static str,
     realms: &'static [&'static str],
+    service: Option<&'static str>,
     library: bool,
 }
 
@@ -42,6 +45,7 @@ const WELL_KNOWN: [WellKnown; 10] = [
         name: "docker.io",
         origin: "https://registry-1.docker.io",
         realms: &["https://auth.docker.io/token", "https://auth.ipv6.docker.com/token"],
+        service: Some("registry.docker.io"),
         library: true,
     },
     // docs.github.com, "Working with the Container registry".
@@ -49,6 +53,7 @@ const WELL_KNOWN: [WellKnown; 10] = [
         name: "ghcr.io",
         origin: "https://ghcr.io",
         realms: &["https://ghcr.io/token"],
+        service: Some("ghcr.io"),
         library: false,
     },
     // docs.quay.io/api: the endpoint is a part of Quay itself (quay/quay, endpoints/v2/v2auth.py).
@@ -56,6 +61,7 @@ const WELL_KNOWN: [WellKnown; 10] = [
         name: "quay.io",
         origin: "https://quay.io",
         realms: &["https://quay.io/v2/auth"],
+        service: Some("quay.io"),
         library: false,
     },
     // cloud.google.com/artifact-registry/docs/docker/authentication.
@@ -63,6 +69,7 @@ const WELL_KNOWN: [WellKnown; 10] = [
         name: "gcr.io",
         origin: "https://gcr.io",
         realms: &["https://gcr.io/v2/token"],
+        service: Some("gcr.io"),
         library: false,
     },
     // kubernetes/registry.k8s.io, "request-handling": no authentication, redirects to a region.
@@ -70,6 +77,7 @@ const WELL_KNOWN: [WellKnown; 10] = [
         name: "registry.k8s.io",
         origin: "https://registry.k8s.io",
         realms: &[],
+        service: None,
         library: false,
     },
     // mcr.microsoft.com: anonymous (microsoft/containerregistry).
@@ -77,6 +85,7 @@ const WELL_KNOWN: [WellKnown; 10] = [
         name: "mcr.microsoft.com",
         origin: "https://mcr.microsoft.com",
         realms: &[],
+        service: None,
         library: false,
     },
     // The second realm comes with error="invalid_token" when a token of the first has expired
@@ -85,13 +94,15 @@ const WELL_KNOWN: [WellKnown; 10] = [
         name: "nvcr.io",
         origin: "https://nvcr.io",
         realms: &["https://nvcr.io/proxy_auth", "https://authn.nvidia.com/token"],
+        service: Some("nvcr.io"),
         library: false,
     },
     // docs.aws.amazon.com/AmazonECR, "Public registries".
     WellKnown {
         name: "public.ecr.aws",
         origin: "https://public.ecr.aws",
-        realms: &["https://public.ecr.aws/token"],
+        realms: &["https://public.ecr.aws/token/"],
+        service: Some("public.ecr.aws"),
         library: false,
     },
     // docs.gitlab.com/administration/packages/container_registry: the realm is GitLab's own host.
@@ -99,6 +110,7 @@ const WELL_KNOWN: [WellKnown; 10] = [
         name: "registry.gitlab.com",
         origin: "https://registry.gitlab.com",
         realms: &["https://gitlab.com/jwt/auth"],
+        service: Some("container_registry"),
         library: false,
     },
     // elastic.co/guide, "Docker"; the realm is what its challenge names.
@@ -106,6 +118,7 @@ const WELL_KNOWN: [WellKnown; 10] = [
         name: "docker.elastic.co",
         origin: "https://docker.elastic.co",
         realms: &["https://docker-auth.elastic.co/auth"],
+        service: Some("token-service"),
         library: false,
     },
 ];
@@ -132,6 +145,7 @@ impl Registry {
             name: name.to_owned(),
             origin,
             realms: known.iter().flat_map(|known| known.realms).filter_map(|r| url(r)).collect(),
+            service: known.and_then(|known| known.service).map(str::to_owned),
             aliases: Vec::new(),
             library: known.is_some_and(|known| known.library),
             default: false,
@@ -207,6 +221,15 @@ impl Registries {
     /// The registry whose name is the first segment of `name`, if it has further ones.
     fn of_prefix(&self, name: &str) -> Option<&Rc<Registry>> {
         self.0.iter().find(|registry| registry.without_prefix(name).is_some())
+    }
+
+    /// The registry whose prefix a scope in a query has that asks for a token. A client that learned
+    /// of a token server by `/v2/` alone asks it for the images of all.
+    pub fn of_form(&self, form: &str) -> Option<&Rc<Registry>> {
+        let scopes = form.split('&').filter_map(|field| unescaped(field.strip_prefix("scope=")?));
+        scopes.into_iter().find_map(|scopes| {
+            scopes.split(' ').find_map(|scope| self.of_prefix(scope.split_once(':')?.1))
+        })
     }
 
     /// The registry that `host`, with or without a port, is an alias of.
@@ -895,6 +918,27 @@ mod tests {
             assert_eq!(registry.own_form(form, Some("own one")), want, "{name}");
         }
         assert_eq!(all.get("ghcr.io").unwrap().own_form("service=x&a=b", None), "a=b");
+    }
+
+    #[test]
+    fn a_scope_tells_its_registry_by_a_prefix() {
+        let rows = [
+            ("scope=repository%3Aghcr.io%2Fa%3Apull", Some("ghcr.io")),
+            ("a=b&scope=repository:a/b:pull&scope=repository:localhost:5000/a:pull", {
+                Some("localhost:5000")
+            }),
+            ("scope=repository:a:pull+repository:quay.io/a:pull", Some("quay.io")),
+            ("scope=repository:a/b:pull", None),
+            ("scope=repository:ghcr.io:pull", None),
+            ("scope=ghcr.io/a", None),
+            ("", None),
+        ];
+
+        let all = registries();
+        for (form, want) in rows {
+            let found = all.of_form(form).map(|registry| registry.name.as_str());
+            assert_eq!(found, want, "{form}");
+        }
     }
 
     #[test]

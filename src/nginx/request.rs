@@ -9,12 +9,12 @@ use core::ptr::{self, NonNull};
 use nginx_sys::{
     NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_POST,
     NGX_HTTP_VERSION_20, ngx_alloc_chain_link, ngx_buf_t, ngx_chain_t, ngx_create_temp_buf,
-    ngx_http_clean_header, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
+    ngx_hash_key, ngx_http_clean_header, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
     ngx_http_core_module, ngx_http_core_run_phases, ngx_http_discard_request_body,
     ngx_http_finalize_request, ngx_http_log_ctx_t, ngx_http_output_filter,
     ngx_http_read_client_request_body, ngx_http_request_t, ngx_http_run_posted_requests,
     ngx_http_send_header, ngx_http_update_location_config, ngx_int_t, ngx_log_t,
-    ngx_pool_cleanup_add, ngx_pool_t, ngx_uint_t,
+    ngx_pool_cleanup_add, ngx_pool_t, ngx_table_elt_t, ngx_uint_t,
 };
 
 use super::bits::ngx_http_request_s as Bits;
@@ -22,7 +22,7 @@ use super::headers::lines;
 use super::location::Location;
 use super::log::{self, Level};
 use super::upstream::Upstream;
-use super::{DONE, ERROR, Module, NoMemory, OK, bytes, copy, ctx_index};
+use super::{DONE, ERROR, ListIter, Module, NoMemory, OK, bytes, copy, ctx_index, literal};
 
 /// A live request. Copied freely, kept no longer than the callback that received it.
 #[derive(Clone, Copy)]
@@ -142,6 +142,23 @@ impl<'r> Request<'r> {
         // SAFETY: nginx initializes the list before it parses the header.
         unsafe { lines(ptr::addr_of_mut!((*self.as_ptr()).headers_in.headers)) }
             .map(|line| (line.name(), line.value()))
+    }
+
+    /// Has `proxy_pass` leave out the request's lines of that name. It has no way to be told so, but
+    /// leaves out those of a connection: they get the name of one.
+    pub(crate) fn withhold_line(self, name: &str) {
+        const HIDDEN: &str = "keep-alive";
+        // SAFETY: nginx initializes the list before it parses the header; the names are static.
+        unsafe {
+            let list = ptr::addr_of_mut!((*self.as_ptr()).headers_in.headers);
+            for line in ListIter::<ngx_table_elt_t>::new(list) {
+                if bytes((*line).key).eq_ignore_ascii_case(name.as_bytes()) {
+                    (*line).key = literal(HIDDEN);
+                    (*line).lowcase_key = HIDDEN.as_ptr().cast_mut();
+                    (*line).hash = ngx_hash_key(HIDDEN.as_ptr().cast_mut(), HIDDEN.len());
+                }
+            }
+        }
     }
 
     /// The value of the request's first line of that name.

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on says so and stops"
 )]
 
+mod clients;
 mod declaration;
 mod push;
 mod selection;

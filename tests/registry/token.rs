@@ -429,3 +429,32 @@ fn two_users_of_two_registries_do_not_meet() {
         }
     }
 }
+
+#[test]
+fn a_client_that_knows_one_realm_gets_the_tokens_of_all() {
+    let hub = hub();
+    hub.add_host_as("mcr.microsoft.com", Kind::Blank);
+    let nginx = mirror(&hub, "docker_registry mcr.microsoft.com;").start();
+    // docker asks for tokens where `/v2/` says, whatever the image.
+    let ping = realm(&get(&nginx.url("/v2/")).send());
+    let ask = |scope: &str| {
+        let uri = format!("{ping}?service=registry.docker.io&scope=repository:{scope}:pull");
+        get(&nginx.url(&uri)).header("Authorization", ALICE).send()
+    };
+    for Stand { name, realm, service, .. } in &STANDS {
+        // A registry that is not well known has no realm to begin with.
+        let Some(service) = service else { continue };
+        assert_eq!(ask(&format!("{name}/a/b")).status, 200, "{name}");
+        let want = format!("{}?service={service}&scope=repository:a/b:pull", path_of(realm));
+        assert_eq!(hub.last_request(host_of(realm)).uri, want, "{name}");
+    }
+
+    let open = ask("mcr.microsoft.com/dotnet/sdk");
+    assert_eq!((open.status, open.text().as_str()), (200, "{\"token\":\"none\"}\n"));
+    let uri = "/v2/mcr.microsoft.com/dotnet/sdk/manifests/1";
+    assert_eq!(get(&nginx.url(uri)).bearer("none").send().status, 200);
+    assert_eq!(hub.last_request("mcr.microsoft.com").header("authorization"), None);
+    assert_eq!(get(&nginx.url(uri)).bearer("another").send().status, 200);
+    let sent = hub.last_request("mcr.microsoft.com");
+    assert_eq!(sent.header("authorization"), Some("Bearer another"));
+}
