@@ -16,13 +16,13 @@ PORT ?= 5000
 # `make fuzz` runs each target this long.
 SECONDS_EACH ?= 60
 
-# `make hostile` runs this long.
+# `make hostile` and `make soak` run this long.
 MINUTES ?= 20
 
 module = objs/ngx_http_docker_module.so
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build install test matrix lint demo run bench fuzz hostile valgrind clean
+.PHONY: help setup build install test matrix lint demo run bench fuzz hostile soak valgrind clean
 
 help: ## List the targets, this one too
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ fuzz: ## Fuzz every parser for SECONDS_EACH (60) seconds
 hostile: ## Let a hub that answers anything loose on nginx for MINUTES (20); SEED=n repeats a run
 	@scripts/setup --check build
 	MINUTES=$(MINUTES) SEED=$(SEED) scripts/for-nginx $(CARGO) test --locked --test hostile -- --nocapture
+
+soak: ## Let 200 clients pull for MINUTES (20) through faults, reloads and killed workers
+	@scripts/setup --check build
+	MINUTES=$(MINUTES) SEED=$(SEED) scripts/for-nginx $(CARGO) test --locked --test soak -- --nocapture
 
 valgrind: ## Run the module's tests with nginx under valgrind
 	scripts/test --valgrind

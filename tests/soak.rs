@@ -1,0 +1,267 @@
+//! Many clients pull while hosts fail in every way, nginx reloads, its logs are rotated, and its
+//! workers are killed: what arrives is right, and in the end nothing is left over.
+//!
+//! ```text
+//! make soak MINUTES=20 [SEED=number]
+//! ```
+//!
+//! Among the tests it runs for some seconds with fewer clients.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so and stops"
+)]
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{
+    CLOUDFLARE, Certificate, Dns, End, Fault, Hub, Nginx, REGISTRY, Random, Shape, everything, get,
+    noise, until,
+};
+
+const FALLBACK: &str = "fallback.example";
+const TIMEOUTS: &str = "proxy_connect_timeout 500ms; proxy_read_timeout 1s;
+                        proxy_send_timeout 1s; resolver_timeout 500ms;";
+/// A client gives up after so long. Faults last for a second at most.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+#[test]
+fn pulls_survive_faults_reloads_and_killed_workers() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let (time, clients, seed) = match number("MINUTES") {
+        Some(minutes) => (Duration::from_secs(60 * minutes), 200, number("SEED").unwrap_or(1)),
+        None => (Duration::from_secs(12), 40, 1),
+    };
+    println!("soak: SEED={seed}, {} s, {clients} clients", time.as_secs());
+
+    let hub = Hub::start();
+    hub.record(false);
+    hub.authentication(false);
+    hub.pull_limit(1_000_000_000);
+    hub.add_host(FALLBACK);
+    let blobs: Vec<(String, Vec<u8>)> = (1..=40)
+        .map(|number| {
+            let bytes = noise(number, 1000 + usize::try_from(number).unwrap() * 7919);
+            (format!("/v2/library/x/blobs/{}", hub.add_blob(bytes.clone())), bytes)
+        })
+        .collect();
+    let nginx = everything(&hub, &format!("https://{FALLBACK}"))
+        .main("worker_shutdown_timeout 20s; events { worker_connections 4096; }")
+        .http(TIMEOUTS)
+        .workers(2)
+        .log_level("notice")
+        // The test's own doing.
+        .allow_log("exited on signal 9")
+        .start();
+
+    let tally = Tally::default();
+    // What a worker has when it has served everything once.
+    for (target, bytes) in &blobs {
+        assert_eq!(get(&nginx.url(target)).send().body, *bytes);
+    }
+    let memory = memory(&nginx);
+    let end = Instant::now() + time;
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for client in 0..clients {
+            let (nginx, tally, blobs) = (&nginx, &tally, &blobs);
+            scope.spawn(move || pull(client, seed, nginx, blobs, tally, end));
+        }
+        let (nginx, hub, tally, is_over) = (&nginx, &hub, &tally, &is_over);
+        scope.spawn(move || disturb(nginx, seed, tally, end, is_over));
+        trouble(hub, seed, tally, end);
+    });
+    assert!(is_over.load(Ordering::Relaxed));
+    println!("soak: {tally}");
+    let problems = tally.problems.lock().unwrap().join("\n");
+    assert!(problems.is_empty(), "SEED={seed}\n{problems}");
+    assert!(tally.of("pulled") > 100, "{tally}");
+
+    // Everything works, and nothing is left over.
+    for (target, bytes) in &blobs {
+        assert_eq!(get(&nginx.url(target)).send().body, *bytes);
+    }
+    let few = until(Duration::from_secs(30), || nginx.workers().len() == 2);
+    assert!(few, "workers of old configurations are left: {:?}", nginx.workers());
+    let descriptors = || -> Vec<usize> {
+        let count = |pid| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        nginx.workers().into_iter().map(count).collect()
+    };
+    // Idle connections to origins, upstreams and logs; no client's, and none that leaked.
+    let returned =
+        until(Duration::from_secs(10), || descriptors().iter().all(|count| *count < 120));
+    assert!(returned, "descriptors of the workers: {:?}", descriptors());
+    let now = self::memory(&nginx);
+    println!("soak: {memory} KiB in the largest worker before, {now} KiB after");
+    assert!(now < memory + 32 * 1024, "{memory} KiB before, {now} KiB after");
+}
+
+/// Pulls one blob after the other; each again until it is there.
+fn pull(
+    client: usize,
+    seed: u64,
+    nginx: &Nginx,
+    blobs: &[(String, Vec<u8>)],
+    tally: &Tally,
+    end: Instant,
+) {
+    let mut chance = Random::new(seed, &format!("client {client}"));
+    while Instant::now() < end && !tally.has_problems() {
+        let (target, bytes) = &blobs[chance.below(blobs.len())];
+        let server = usize::from(chance.percent(20));
+        let mut request = get(&nginx.url_of(server, target)).patience(PATIENCE);
+        if server == 1 {
+            request = request.http2();
+        }
+        let start = Instant::now();
+        loop {
+            match request.try_send() {
+                Ok(answer) if answer.status == 200 && answer.complete => {
+                    if answer.body != *bytes {
+                        tally.problem(format!("{target}: {} wrong bytes", answer.body.len()));
+                    }
+                    tally.count("pulled");
+                    break;
+                }
+                Ok(answer) if answer.status == 200 => tally.count("cut, again"),
+                Ok(answer) => tally.count(format!("{}, again", answer.status)),
+                Err(_) => tally.count("no answer, again"),
+            }
+            if start.elapsed() > PATIENCE {
+                tally.problem(format!("{target}: not pulled within {PATIENCE:?}"));
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// Lets one host after the other fail for a while, sometimes two at once.
+fn trouble(hub: &Hub, seed: u64, tally: &Tally, end: Instant) {
+    let mut chance = Random::new(seed, "trouble");
+    while Instant::now() < end && !tally.has_problems() {
+        let both = chance.percent(20);
+        let host = chance.pick(&[REGISTRY, CLOUDFLARE, FALLBACK]);
+        let hosts = if both { vec![host, FALLBACK] } else { vec![host] };
+        for host in &hosts {
+            let name = fail(hub, host, &mut chance);
+            tally.count(format!("fault: {name}"));
+        }
+        thread::sleep(Duration::from_millis(200 + chance.number() % 800));
+        for host in &hosts {
+            hub.off(host);
+            hub.certificate(host, Certificate::Good);
+            hub.resolve_for(host, Dns::Addresses(vec![hub.address(host).into()]), 1);
+            hub.accept(host);
+        }
+        thread::sleep(Duration::from_millis(chance.number() % 300));
+    }
+}
+
+fn fail(hub: &Hub, host: &str, chance: &mut Random) -> &'static str {
+    let on = |fault| hub.on(host, "/", fault);
+    match chance.below(14) {
+        0 => (on(Fault::TooManyRequests), "pull limit").1,
+        1 => (on(Fault::Hap429), "abuse limit").1,
+        2 => (on(Fault::Status(500)), "500").1,
+        3 => (on(Fault::Status(503)), "503").1,
+        4 => (on(Fault::Stall), "stalled").1,
+        5 => (on(Fault::Shape(Shape::CutBody(500, End::Reset))), "cut").1,
+        6 => (on(Fault::Shape(Shape::StallBody(500))), "stalled body").1,
+        7 => (on(Fault::Shape(Shape::Slow(4000, Duration::from_millis(5)))), "slow").1,
+        8 => (on(Fault::Close(End::Close)), "closes").1,
+        9 => (hub.refuse(host), "refused").1,
+        10 => (hub.mute(host), "mute").1,
+        11 => (hub.certificate(host, Certificate::WrongName), "wrong certificate").1,
+        12 => (hub.resolve_for(host, Dns::ServFail, 1), "DNS failing").1,
+        _ => (hub.hang_up(host), "hung up").1,
+    }
+}
+
+/// Reloads, kills a worker, rotates the log, in turn.
+fn disturb(nginx: &Nginx, seed: u64, tally: &Tally, end: Instant, is_over: &AtomicBool) {
+    let mut chance = Random::new(seed, "disturb");
+    let pause = (end - Instant::now()).min(Duration::from_secs(10)) / 4;
+    for turn in 0.. {
+        thread::sleep(pause);
+        if Instant::now() + pause > end || tally.has_problems() {
+            break;
+        }
+        match turn % 3 {
+            0 => {
+                nginx.reload();
+                tally.count("reloads");
+            }
+            1 => {
+                let workers = nginx.workers();
+                signal("-KILL", chance.pick(&workers));
+                tally.count("killed workers");
+            }
+            _ => {
+                let log = nginx.prefix().join("access.log");
+                let _ = std::fs::rename(&log, log.with_extension("1"));
+                signal("-USR1", nginx.pid());
+                let opened = until(Duration::from_secs(10), || log.exists());
+                if !opened {
+                    tally.problem("the log was not opened anew".to_owned());
+                }
+                tally.count("rotations");
+            }
+        }
+    }
+    is_over.store(true, Ordering::Relaxed);
+}
+
+fn signal(signal: &str, pid: u32) {
+    // A worker that has ended meanwhile is as good as killed.
+    let _ = Command::new("kill").args([signal, &pid.to_string()]).output();
+}
+
+/// Resident memory of the largest worker, KiB.
+fn memory(nginx: &Nginx) -> u64 {
+    let of = |pid| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:").map(str::to_owned));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    };
+    nginx.workers().into_iter().map(of).max().unwrap_or(0)
+}
+
+#[derive(Default)]
+struct Tally {
+    counts: Mutex<BTreeMap<String, u64>>,
+    problems: Mutex<Vec<String>>,
+}
+
+impl Tally {
+    fn count(&self, what: impl Into<String>) {
+        *self.counts.lock().unwrap().entry(what.into()).or_default() += 1;
+    }
+
+    fn of(&self, what: &str) -> u64 {
+        self.counts.lock().unwrap().get(what).copied().unwrap_or(0)
+    }
+
+    fn problem(&self, what: String) {
+        self.problems.lock().unwrap().push(what);
+    }
+
+    fn has_problems(&self) -> bool {
+        !self.problems.lock().unwrap().is_empty()
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let counts = self.counts.lock().unwrap();
+        let counts: Vec<String> = counts.iter().map(|(what, n)| format!("{what} {n}")).collect();
+        f.write_str(&counts.join(", "))
+    }
+}
