@@ -1087,3 +1087,104 @@ fn a_full_zone_gives_way_and_fails_nobody() {
         assert_eq!((answer.status, cache(&answer), answer.body.len()), (200, "MISS", 200_000));
     }
 }
+
+#[test]
+fn an_entry_takes_its_size_and_at_most_512_bytes() {
+    const COUNT: usize = 1_000;
+    const SIZE: usize = 3_000;
+    // What is left for the zone's own book-keeping.
+    let zone = COUNT * (SIZE + 512) + (64 << 10);
+    let scene = scene_of(|hub| {
+        Nginx::builder()
+            .http(&hub.http_conf())
+            .http(&format!("docker_zone docker:{zone};"))
+            .http("add_header X-Cache $docker_manifest_cache always; keepalive_requests 10000;")
+            .server(&location(CACHE))
+    });
+    scene.hub.record(false);
+    scene.hub.route(REGISTRY, |request| {
+        let name = request.path().rsplit('/').next().unwrap();
+        manifest(&format!("{name:SIZE$}")).into()
+    });
+    let mut client = Pulls::new(&scene.nginx);
+    for number in 0..COUNT {
+        assert_eq!(client.pull(number), "MISS");
+    }
+    for number in 0..COUNT {
+        assert_eq!(client.pull(number), "REVALIDATED", "{number}");
+    }
+}
+
+/// A client that pulls one tag after the other over a connection that is kept.
+struct Pulls(Connection);
+
+impl Pulls {
+    fn new(nginx: &Nginx) -> Self {
+        Self(Connection::open(&get(&nginx.url(TAG))).unwrap())
+    }
+
+    /// What the cache did.
+    fn pull(&mut self, number: usize) -> String {
+        let path = format!("/v2/library/x/manifests/{number}");
+        self.0.write(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+        let answer = self.0.answer("GET").unwrap();
+        assert_eq!((answer.status, answer.complete), (200, true));
+        cache(&answer).to_owned()
+    }
+}
+
+/// `TEST_TAGS=100000` asks for as many.
+#[test]
+fn thousands_of_tags_take_no_more_than_the_zone() {
+    const CLIENTS: usize = 4;
+    let tags = std::env::var("TEST_TAGS").ok().and_then(|tags| tags.parse().ok());
+    let tags: usize = tags.unwrap_or(10_000) / CLIENTS;
+    let scene = scene_of(|hub| {
+        let upstream =
+            format!("upstream plain {{ server {}:80; keepalive 8; }}", hub.address(REGISTRY));
+        Nginx::builder()
+            .http(&hub.http_conf())
+            .http(&upstream)
+            .http(
+                "docker_zone docker:256k; keepalive_requests 1000000; access_log off;
+                 add_header X-Cache $docker_manifest_cache always;",
+            )
+            .server(&format!(
+                "location / {{ {STALE} proxy_pass http://plain; \
+                 proxy_set_header Host {REGISTRY}; }}"
+            ))
+    });
+    scene.hub.record(false);
+    scene
+        .hub
+        .route(REGISTRY, |request| manifest(&format!("{{\"a\":\"{}\"}}", request.path())).into());
+    let pull = |from: usize, count: usize| {
+        thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                let scene = &scene;
+                scope.spawn(move || {
+                    let mut pulls = Pulls::new(&scene.nginx);
+                    for number in 0..count {
+                        pulls.pull(from + client * count + number);
+                    }
+                });
+            }
+        });
+    };
+    let worker = scene.nginx.workers()[0];
+    pull(0, 500);
+    let before = resident(worker);
+    pull(1_000_000, tags);
+    let after = resident(worker);
+    assert!(after < before + 1024, "{before} KiB, then {after} KiB");
+    let mut client = Pulls::new(&scene.nginx);
+    assert_eq!(client.pull(2_000_000), "MISS");
+    assert_eq!(client.pull(2_000_000), "REVALIDATED");
+}
+
+/// The memory of a process, KiB.
+fn resident(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use rules::digest::Digest;
 use support::{CLOUDFRONT, Dns, Hub, Nginx, REGISTRY};
 
 /// What a client knows of the registry that is asked.
@@ -87,6 +88,7 @@ impl Origin {
             open_file_cache max=64 inactive=1h;
             output_buffers 2 128k;
             map $connection_requests $is_first {{ default ""; 1 1; }}
+            map $request_method $is_counted {{ default ""; GET 1; }}
             log_format handshake "$server_name $ssl_session_reused";
             access_log %prefix%/handshakes.log handshake if=$is_first;
 
@@ -104,7 +106,9 @@ impl Origin {
                 }}
                 location = /v2/library/app/manifests/latest {{
                     default_type application/vnd.oci.image.manifest.v1+json;
-                    add_header Docker-Content-Digest sha256:{zeros};
+                    add_header Docker-Content-Digest {digest};
+                    access_log %prefix%/handshakes.log handshake if=$is_first;
+                    access_log %prefix%/counted.log handshake if=$is_counted;
                     add_header Docker-Distribution-Api-Version registry/2.0;
                     return 200 '{MANIFEST}';
                 }}
@@ -123,7 +127,7 @@ impl Origin {
             registry_certificate = certificate(REGISTRY),
             cdn_certificate = certificate(CLOUDFRONT),
             query = query(),
-            zeros = "0".repeat(64),
+            digest = Digest::of(MANIFEST.as_bytes()),
         );
         let nginx = Nginx::builder()
             .without_module()
@@ -179,6 +183,12 @@ impl Origin {
     /// The network of the hosts, as `private=` wants it.
     pub(crate) fn network(&self) -> String {
         self.dns().network()
+    }
+
+    /// GETs of the manifest so far, which Docker Hub counts.
+    pub(crate) fn counted(&self) -> usize {
+        let path = self.nginx.prefix().join("counted.log");
+        std::fs::read_to_string(path).unwrap_or_default().lines().count()
     }
 
     /// Handshakes so far.

@@ -148,6 +148,25 @@ pub(crate) async fn warm(target: &Target, connections: usize) -> Vec<Client> {
     clients
 }
 
+/// Opens so many connections, and then asks over all of them at once, so many times each.
+pub(crate) async fn at_once(target: &Target, connections: usize, times: u64) {
+    let mut clients = Vec::new();
+    for _ in 0..connections {
+        clients.push(Client::connect(target).await);
+    }
+    let mut tasks = JoinSet::new();
+    for mut client in clients {
+        tasks.spawn(async move {
+            for _ in 0..times {
+                client.get().await;
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("a client without a fault");
+    }
+}
+
 /// Asks over so many connections at once, each with one request at a time; `pid` is the worker's.
 pub(crate) async fn run(target: &Target, connections: usize, until: Until, pid: u32) -> Outcome {
     let clients = warm(target, connections).await;

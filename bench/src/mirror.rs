@@ -23,6 +23,8 @@ pub(crate) enum Way {
     Module,
     /// The module with a memory of who is limited.
     Zone,
+    /// The module with a memory of manifests.
+    Manifests,
     Direct,
 }
 
@@ -37,6 +39,7 @@ impl Way {
             Self::Script => "njs",
             Self::Module => "module",
             Self::Zone => "module with a zone",
+            Self::Manifests => "module, docker_manifest_cache",
             Self::Direct => "CDN alone",
         }
     }
@@ -174,6 +177,14 @@ impl Setting<'_> {
                     common,
                 }
             }
+            Way::Manifests => {
+                let Text { http, server, common } = self.text(Way::Module);
+                Text {
+                    http: format!("docker_zone docker:1m;\n{http}"),
+                    server: format!("docker_manifest_cache zone=docker;\n{server}"),
+                    common,
+                }
+            }
             Way::Direct => Text {
                 http: format!("{}{}", registry(KEEPALIVE), cdn()),
                 server: format!(
@@ -216,7 +227,7 @@ pub(crate) struct Modules {
 impl Modules {
     pub(crate) fn of(&self, way: Way) -> Option<&Path> {
         match way {
-            Way::Module | Way::Zone => Some(&self.own),
+            Way::Module | Way::Zone | Way::Manifests => Some(&self.own),
             Way::Script => self.script.as_deref(),
             Way::Recipe | Way::Groups | Way::Direct => None,
         }
@@ -265,15 +276,23 @@ impl Mirror {
 
     /// A blob of this size, asked as this mirror serves it.
     pub(crate) fn blob(&self, size: u64) -> Target {
-        let path = match self.way {
-            Way::Direct => hub::signed(size),
-            Way::Recipe | Way::Groups | Way::Script | Way::Module | Way::Zone => hub::blob(size),
-        };
+        self.target(
+            &if self.way == Way::Direct { hub::signed(size) } else { hub::blob(size) },
+            size,
+        )
+    }
+
+    /// The manifest.
+    pub(crate) fn manifest(&self) -> Target {
+        self.target(&hub::manifest(), hub::manifest_size())
+    }
+
+    fn target(&self, path: &str, length: u64) -> Target {
         Target {
             address: ([127, 0, 0, 1], self.nginx.port()).into(),
             tls: Some((NAME.to_owned(), Arc::clone(&self.tls))),
-            request: hub::request(&path, NAME),
-            length: size,
+            request: hub::request(path, NAME),
+            length,
         }
     }
 }

@@ -22,16 +22,18 @@ pub(crate) enum Part {
     Throughput,
     Handshakes,
     FirstByte,
+    Counted,
     Instructions,
     Layer,
     Buffers,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Throughput,
         Self::Handshakes,
         Self::FirstByte,
+        Self::Counted,
         Self::Instructions,
         Self::Layer,
         Self::Buffers,
@@ -42,6 +44,7 @@ impl Part {
             Self::Throughput => "throughput",
             Self::Handshakes => "handshakes",
             Self::FirstByte => "first-byte",
+            Self::Counted => "counted",
             Self::Instructions => "instructions",
             Self::Layer => "layer",
             Self::Buffers => "buffers",
@@ -53,6 +56,7 @@ impl Part {
             Self::Throughput => throughput(modules, quick, report).await,
             Self::Handshakes => handshakes(modules, quick, report).await,
             Self::FirstByte => first_byte(modules, report).await,
+            Self::Counted => counted(modules, quick, report).await,
             Self::Instructions => instructions(modules, report).await,
             Self::Layer => layer(modules, report).await,
             Self::Buffers => buffers(modules, quick, report).await,
@@ -230,6 +234,87 @@ async fn first_byte(modules: &Modules, report: &mut Report) {
     }
     rows.push(direct_client(&origin).await);
     report.table(&["", "first", "counted", "warm", "counted"], &rows);
+}
+
+/// What manifests cost: counted requests, round trips, and the mirror's work.
+async fn counted(modules: &Modules, quick: bool, report: &mut Report) {
+    const PULLS: u64 = 1_000;
+    let (rounds, time) =
+        if quick { (3, Duration::from_millis(500)) } else { (7, Duration::from_millis(1500)) };
+    let connections = 50;
+    let origin = Origin::start(&[]);
+    let trips = delay::Trips::default();
+    delay::line(
+        origin.socket(Host::FarRegistry, 443),
+        origin.socket(Host::Registry, 443),
+        ROUND_TRIP,
+        &trips,
+    );
+    report.section(
+        "Manifests",
+        "Of 1,000 pulls of one tag by 50 clients at once, through an nginx that was just started: \
+         GETs of the manifest at the registry, which Docker Hub counts against the pull limit (a \
+         pull of an image gets two manifests, its index and its platform's; this is for one). Then \
+         the first byte of the manifest at a round trip of 100 ms on warm connections, and \
+         manifests per second over 50 connections with, in brackets, microseconds of the worker's \
+         processor time each.",
+    );
+    let mut rows = Vec::new();
+    let mut rates = Vec::new();
+    let ways = [Way::Recipe, Way::Module, Way::Manifests];
+    let mirrors = ways.map(|way| Mirror::start(way, near(&origin), modules, &[]));
+    let mut runs = ways.map(|_| Vec::new());
+    let mut pulls = Vec::new();
+    for mirror in &mirrors {
+        let before = origin.counted();
+        // All of them at once, cold.
+        load::at_once(&mirror.manifest(), connections, PULLS / connections as u64).await;
+        pulls.push(origin.counted() - before);
+    }
+    for _ in 0..rounds {
+        for (mirror, outcomes) in mirrors.iter().zip(&mut runs) {
+            let until = Until::Elapsed(time);
+            outcomes.push(load::run(&mirror.manifest(), connections, until, mirror.worker()).await);
+        }
+    }
+    for ((way, counted), outcomes) in ways.into_iter().zip(pulls).zip(&runs) {
+        let far = Setting { origin: &origin, tls: true, far: true };
+        let rate = median(outcomes.iter().map(Outcome::per_second));
+        let cpu = median(outcomes.iter().map(Outcome::cpu_each));
+        let trips = far_manifest(way, far, modules).await;
+        rates.push((way, (rate, trips)));
+        rows.push(vec![
+            way.name().to_owned(),
+            counted.to_string(),
+            format!("{trips:.2}"),
+            format!("{rate:.0} ({cpu:.0})"),
+        ]);
+        eprintln!("  {}", rows.last().expect("a row").join(" | "));
+        if way == Way::Manifests {
+            let what = "counted requests for 1,000 pulls of a manifest";
+            report.target(what, counted as f64, "", Bound::AtMost(1.0));
+            let what = "round trips to a manifest from memory, warm";
+            report.target(what, trips, "", Bound::AtMost(1.1));
+        }
+    }
+    if let (Some(kept), Some(proxied)) = (find(&rates, Way::Manifests), find(&rates, Way::Module)) {
+        let what = "manifests per second from memory, against proxied ones";
+        report.target(what, kept.0 / proxied.0, " times", Bound::AtLeast(1.0));
+    }
+    report.table(&["", "counted", "round trips", "manifests/s"], &rows);
+}
+
+/// Round trips to the first byte of the manifest, warm.
+async fn far_manifest(way: Way, far: Setting<'_>, modules: &Modules) -> f64 {
+    let mirror = Mirror::start(way, far, modules, &[]);
+    let mut client = Client::connect(&mirror.manifest()).await;
+    let mut took = Vec::new();
+    for _ in 0..8 {
+        took.push(client.get().await.as_secs_f64() / ROUND_TRIP.as_secs_f64());
+        // What a closed connection still sends is not the next request's.
+        tokio::time::sleep(ROUND_TRIP * 2).await;
+    }
+    median(took[3..].iter().copied())
 }
 
 /// What a client without a mirror sees: it keeps both connections itself.
