@@ -236,12 +236,18 @@ pub(crate) fn precontent(r: Request<'_>, answer: PhaseHandler) -> Phase {
 
 /// What the cache has to do with a new request; `None`: nothing.
 fn begin(r: Request<'_>, cache: ManifestCache) -> Option<Manifest> {
-    let request = kind::Request::of(b"GET", r.path());
-    let reference = Reference::of(&request)?;
     if !r.is_get_or_head() {
         return None;
     }
     let proxy = r.main_conf::<Docker>().proxy?;
+    let upstream = r.location().upstream_name(proxy);
+    // Where variables lead to a declared registry, one image has many names.
+    let ctx = r.ctx::<Docker>().map(|ctx| ctx.borrow());
+    let service = ctx.as_ref().and_then(|ctx| ctx.service.as_ref());
+    let meant = service.filter(|_| upstream.is_none()).and_then(|service| service.meant());
+    let url = meant.map(|meant| &meant.url);
+    let path = url.map_or(r.path(), |url| url.uri.as_bytes());
+    let reference = Reference::of(&kind::Request::of(b"GET", path))?;
     let names = r.request_lines().map(|(name, _)| name);
     if !r.is_head()
         && (r.has_body() || !manifest::wants_whole(names) || r.location().has_proxy_cache(proxy))
@@ -250,10 +256,12 @@ fn begin(r: Request<'_>, cache: ManifestCache) -> Option<Manifest> {
     }
 
     // All that this key decides is who asks by HEAD first, and who waits for whom.
-    let authority = r.authority().unwrap_or_default();
-    let (host, port) = r.location().upstream_name(proxy).unwrap_or((authority, 0));
-    let parts = [b"reference", host, &port.to_le_bytes()[..], r.path(), r.query()];
-    let Key(key) = Key::of(&parts);
+    let (host, port, query) = match (url, upstream) {
+        (Some(url), _) => (url.host.as_bytes(), url.port, &[][..]),
+        (None, Some((host, port))) => (host, port, r.query()),
+        (None, None) => (r.authority().unwrap_or_default(), 0, r.query()),
+    };
+    let Key(key) = Key::of(&[b"reference", host, &port.to_le_bytes()[..], path, query]);
     let exchange = Exchange {
         cache,
         reference,

@@ -87,9 +87,14 @@ enum Progress {
 }
 
 impl Service {
+    /// What the client means, if the location's `proxy_pass` comes to ask for it.
+    pub(crate) fn meant(&self) -> Option<&Asked> {
+        self.asked.as_deref().ok()
+    }
+
     /// What goes to a registry; `None` if it is refused, or the location has another `proxy_pass`.
     pub(crate) fn asked(&self) -> Option<&Asked> {
-        self.asked.as_deref().ok().filter(|_| self.is_used.get())
+        self.meant().filter(|_| self.is_used.get())
     }
 
     /// The same for a subrequest that asks what its request asks.

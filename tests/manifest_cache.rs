@@ -633,6 +633,36 @@ fn head_follows_redirects_and_falls_back_as_the_request_does() {
 }
 
 #[test]
+fn an_image_of_a_declared_registry_is_one_by_all_its_names() {
+    let scene = scene_of(|hub| {
+        builder(hub).http("proxy_ssl_protocols TLSv1.2 TLSv1.3;").server(&format!(
+            "docker_registry docker.io https://{REGISTRY} library default;
+             docker_registry quay.io;
+             {CACHE} location / {{ proxy_pass $docker_upstream; }}"
+        ))
+    });
+    let token = scene.hub.token(REPOSITORY);
+    let pull = |target: &str| get(&scene.nginx.url(target)).bearer(&token).send();
+    let names = [
+        TAG,
+        "/v2/x/manifests/latest",
+        "/v2/x/manifests/latest?ns=docker.io",
+        "/v2/docker.io/library/x/manifests/latest",
+    ];
+    for (number, name) in names.into_iter().enumerate() {
+        let answer = pull(name);
+        let want = if number == 0 { "MISS" } else { "REVALIDATED" };
+        assert_eq!((answer.status, cache(&answer)), (200, want), "{name}");
+        let namespace = name.contains("ns=").then_some("docker.io");
+        assert_eq!(answer.header("oci-namespace"), namespace, "{name}");
+    }
+    assert_eq!(scene.hub.manifests_counted(), 1);
+    assert_eq!(get(&scene.nginx.url(TAG)).send().status, 401);
+    let stranger = pull("/v2/x/manifests/latest?ns=ghcr.io");
+    assert_eq!((stranger.status, cache(&stranger)), (404, "MISS"));
+}
+
+#[test]
 fn error_pages_of_the_users_do_not_confuse_it() {
     let scene = scene_of(|hub| {
         builder(hub).server(&format!(

@@ -59,6 +59,8 @@ impl<'r> Request<'r> {
             (*started).request_body = body.cast();
             (*started).method = NGX_HTTP_HEAD as ngx_uint_t;
             (*started).method_name = literal("HEAD");
+            // nginx has put the location's own there.
+            (*started).content_handler = (*r).content_handler;
             Bits::set_header_only_raw(started.cast(), 1);
             Ok((Subrequest(subrequest), Request::new(started)))
         }
