@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use support::{
     AUTH, CLOUDFLARE, DockerRegistry, Dockerd, End, Ended, Fault, Hub, INDEX, Image, Island, Kind,
-    Nginx, R2, REGISTRY, Reply, Response, Shape, nginx_conf, noise,
+    Nginx, R2, REGISTRY, Reply, Response, Shape, get, nginx_conf, noise,
 };
 
 /// The fallback of `docker-hub.conf`.
@@ -445,35 +445,135 @@ fn the_fallback_answers_when_the_cdn_is_down() {
     }
 }
 
-#[test]
-fn without_a_fallback_clients_say_what_failed() {
-    let mut scene = Scene::with(&NO_FALLBACK);
-    scene.hub.use_cdn(R2);
-    scene.hub.refuse(R2);
-    for client in ALL {
-        scene.image(&client.repository());
-        scene.hub.forget();
-        let pulled = scene.pull(client, Way::ByName, &client.repository(), None);
-        assert!(!pulled.success, "{client:?}: {}", pulled.text);
-        assert!(pulled.text.contains("502"), "{client:?}: {}", pulled.text);
-        scene.only_nginx_spoke_to_the_hub(&format!("{client:?}"));
+/// Locations where nginx itself answers, and a patience that a test can wait for.
+const OWN_ERRORS: [(&str, &str); 2] = [
+    (
+        "include docker-keepalive.conf;",
+        "include docker-keepalive.conf;
+         limit_req_zone $server_name zone=one:1m rate=1r/m;
+         proxy_read_timeout 2s;",
+    ),
+    (
+        "location /v2/ {",
+        "location /v2/denied/ { deny all; }
+         location /v2/missing/ { return 404; }
+         location /v2/limited/ {
+             limit_req zone=one; limit_req_status 429;
+             proxy_pass https://registry-1.docker.io;
+         }
+         location /v2/ {",
+    ),
+];
+
+/// What a client prints when the mirror answers 5xx for this reason. Of Debian 12's podman and
+/// skopeo, that is the status at most: they ask for another version of the API instead.
+fn failed(client: Client, reason: &str) -> String {
+    match client {
+        Docker | Ctr => format!("502 Bad Gateway ({reason})"),
+        Podman | Skopeo => String::new(),
     }
-    scene.nginx().wait_for_log(R2);
+}
+
+/// What a client prints has these words, and is no page of a browser's.
+#[track_caller]
+fn assert_says(client: Client, what: &str, pulled: &Ended, words: &[&str]) {
+    assert!(!pulled.success, "{client:?}, {what}: {}", pulled.text);
+    for word in words {
+        assert!(pulled.text.contains(word), "{client:?}, {what}, no {word}: {}", pulled.text);
+    }
+    assert!(!pulled.text.contains("<html>"), "{client:?}, {what}: {}", pulled.text);
 }
 
 #[test]
-fn the_limit_of_the_hub_reaches_clients_when_nobody_else_answers() {
-    let mut scene = Scene::with(&NO_FALLBACK);
-    scene.hub.on(REGISTRY, "/v2/library/", Fault::TooManyRequests);
-    // skopeo and podman would wait for as long as Retry-After says.
-    for client in [Docker, Ctr] {
-        scene.image(&client.repository());
-        let pulled = scene.pull(client, Way::ByName, &client.repository(), None);
-        assert!(!pulled.success, "{client:?}: {}", pulled.text);
-        let said = pulled.text.contains("pull rate limit") || pulled.text.contains("429");
-        assert!(said, "{client:?}: {}", pulled.text);
+fn without_a_fallback_clients_say_what_failed() {
+    let mut scene = Scene::with(&[NO_FALLBACK.as_slice(), &OWN_ERRORS].concat());
+    scene.hub.use_cdn(R2);
+    for client in ALL {
+        let repository = client.repository();
+        scene.image(&repository);
+
+        scene.hub.refuse(R2);
+        let pulled = scene.pull(client, Way::ByName, &repository, None);
+        let said = failed(client, &format!("CDN {R2}: could not be connected"));
+        assert_says(client, "CDN down", &pulled, &["502", "Bad Gateway", &said]);
+        scene.hub.accept(R2);
+
+        scene.hub.refuse(REGISTRY);
+        let pulled = scene.pull(client, Way::ByName, &repository, None);
+        let said = failed(client, &format!("registry {REGISTRY}: could not be connected"));
+        assert_says(client, "registry down", &pulled, &[&said]);
+        scene.hub.accept(REGISTRY);
+
+        let name = format!("denied/{client:?}").to_lowercase();
+        let pulled = scene.pull(client, Way::ByName, &name, None);
+        // ctr asks by HEAD, whose answer has no body.
+        let said =
+            if client == Ctr { "403 Forbidden" } else { "denied: this mirror denies access" };
+        assert_says(client, "deny", &pulled, &[said]);
+        let name = format!("missing/{client:?}").to_lowercase();
+        let pulled = scene.pull(client, Way::ByName, &name, None);
+        let unknown = "manifest unknown: this mirror has nothing here";
+        let said = if client == Ctr { "not found" } else { unknown };
+        assert_says(client, "404", &pulled, &[said]);
+
+        // podman and skopeo would wait for a minute, or for as long as Retry-After says.
+        if matches!(client, Docker | Ctr) {
+            scene.hub.on(REGISTRY, "/v2/library/", Fault::TooManyRequests);
+            let pulled = scene.pull(client, Way::ByName, &repository, None);
+            let limited = "toomanyrequests: You have reached your unauthenticated pull rate limit";
+            let said = if client == Ctr { "429 Too Many Requests" } else { limited };
+            assert_says(client, "registry limited", &pulled, &[said]);
+            scene.hub.off(REGISTRY);
+            let name = format!("limited/{client:?}").to_lowercase();
+            let url = format!("http://127.0.0.1:{}/v2/{name}/tags/list", scene.clear);
+            let _ = get(&url).send();
+            let pulled = scene.pull(client, Way::ByName, &name, None);
+            let limited = "toomanyrequests: too many requests to this mirror, try again later";
+            let said = if client == Ctr { "429 Too Many Requests" } else { limited };
+            assert_says(client, "limit_req", &pulled, &[said]);
+        }
     }
-    scene.only_nginx_spoke_to_the_hub("the limit");
+    scene.only_nginx_spoke_to_the_hub("errors");
+}
+
+#[test]
+fn clients_pull_as_long_as_anybody_answers() {
+    let mut scene = Scene::with(&OWN_ERRORS);
+    for client in ALL {
+        let cases: [(&str, &dyn Fn(&Scene)); 3] = [
+            ("down", &|scene| scene.hub.refuse(REGISTRY)),
+            ("stalled", &|scene| scene.hub.on(REGISTRY, "/v2/library/", Fault::Stall)),
+            ("fallback-down", &|scene| scene.hub.refuse(FALLBACK)),
+        ];
+        for (name, befall) in cases {
+            let what = format!("{client:?}, {name}");
+            let repository = format!("{}-{name}", client.repository());
+            let image = scene.image(&repository);
+            scene.hub.forget();
+            befall(&scene);
+            let pulled = scene.pull(client, Way::ByName, &repository, None);
+            assert!(pulled.success, "{what}: {}", pulled.text);
+            let from = if name == "fallback-down" { CLOUDFLARE } else { FALLBACK };
+            assert_eq!(scene.blobs(from, &image.layers[0]), 1, "{what}");
+            scene.hub.off(REGISTRY);
+            scene.hub.accept(REGISTRY);
+            scene.hub.accept(FALLBACK);
+        }
+
+        let repository = format!("{}-nobody", client.repository());
+        scene.image(&repository);
+        scene.hub.refuse(REGISTRY);
+        scene.hub.refuse(FALLBACK);
+        let pulled = scene.pull(client, Way::ByName, &repository, None);
+        let both = format!(
+            "registry {REGISTRY}: could not be connected; \
+             fallback {FALLBACK}: could not be connected"
+        );
+        assert_says(client, "both down", &pulled, &[&failed(client, &both)]);
+        scene.hub.accept(REGISTRY);
+        scene.hub.accept(FALLBACK);
+    }
+    scene.only_nginx_spoke_to_the_hub("failures");
 }
 
 #[test]
