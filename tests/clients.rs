@@ -736,3 +736,38 @@ fn the_second_client_costs_no_pull() {
     let seen = scene.island.run(&["docker", "image", "inspect", "--format", format, &name]);
     assert!(seen.text.contains(&moved.digest), "{}", seen.text);
 }
+
+#[test]
+fn a_layer_over_a_line_that_breaks_after_every_2_mb_arrives() {
+    let blob_requests = |scene: &Scene, digest: &str| {
+        let log = scene.nginx().accesses();
+        log.lines().filter(|line| line.contains("GET /v2/") && line.contains(digest)).count()
+    };
+    for (directive, megabytes) in [("docker_resume on tries=20;", 20), ("docker_resume off;", 6)] {
+        let location = format!("location /v2/ {{ {directive}");
+        let mut scene = Scene::with(&[("location /v2/ {", &location)]);
+        for client in [Docker, Podman, Ctr] {
+            let what = format!("{client:?}, {directive}");
+            let repository = client.repository();
+            let layer = noise(client as u64 + 11 * megabytes as u64, megabytes << 20);
+            let image = scene.hub.add_image(&repository, "latest", &[&layer]);
+            scene.hub.off(CLOUDFLARE);
+            scene.hub.route(CLOUDFLARE, |request| match request.method.as_str() {
+                "GET" => Reply::Shaped(Shape::CutBody(2 << 20, End::Truncate)),
+                _ => Reply::Normal,
+            });
+
+            let pulled = scene.pull(client, Way::ByName, &repository, None);
+
+            let requests = blob_requests(&scene, &image.layers[0]);
+            if directive.contains("on") {
+                assert!(pulled.success, "{what}: {}", pulled.text);
+                assert_eq!(requests, 1, "{what}: the client noticed");
+                assert!(scene.blobs(CLOUDFLARE, &image.layers[0]) > 9, "{what}");
+            } else {
+                assert!(!pulled.success || requests > 1, "{what}: nothing broke");
+            }
+            scene.only_nginx_spoke_to_the_hub(&what);
+        }
+    }
+}
