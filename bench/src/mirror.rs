@@ -25,6 +25,8 @@ pub(crate) enum Way {
     Zone,
     /// The module with a memory of manifests.
     Manifests,
+    /// The module with twelve registries declared.
+    Registries,
     Direct,
 }
 
@@ -40,6 +42,7 @@ impl Way {
             Self::Module => "module",
             Self::Zone => "module with a zone",
             Self::Manifests => "module, docker_manifest_cache",
+            Self::Registries => "module with registries",
             Self::Direct => "CDN alone",
         }
     }
@@ -185,6 +188,36 @@ impl Setting<'_> {
                     common,
                 }
             }
+            // The connections are those of the upstream block: what differs is the choice.
+            Way::Registries => {
+                let Text { http, common, .. } = self.text(Way::Module);
+                let others = [
+                    "ghcr.io",
+                    "quay.io",
+                    "gcr.io",
+                    "registry.k8s.io",
+                    "mcr.microsoft.com",
+                    "nvcr.io",
+                    "public.ecr.aws",
+                    "registry.gitlab.com",
+                    "docker.elastic.co",
+                    "a.example",
+                    "b.example",
+                ];
+                let others = others.map(|name| format!("docker_registry {name};")).concat();
+                Text {
+                    http,
+                    server: format!(
+                        "docker_realm_rewrite on;
+                        docker_follow_redirect on private={};
+                        {others}
+                        docker_registry docker.io {scheme}://{REGISTRY} default;
+                        location /v2/ {{ proxy_pass $docker_upstream; }}",
+                        self.origin.network()
+                    ),
+                    common,
+                }
+            }
             Way::Direct => Text {
                 http: format!("{}{}", registry(KEEPALIVE), cdn()),
                 server: format!(
@@ -227,7 +260,7 @@ pub(crate) struct Modules {
 impl Modules {
     pub(crate) fn of(&self, way: Way) -> Option<&Path> {
         match way {
-            Way::Module | Way::Zone | Way::Manifests => Some(&self.own),
+            Way::Module | Way::Zone | Way::Manifests | Way::Registries => Some(&self.own),
             Way::Script => self.script.as_deref(),
             Way::Recipe | Way::Groups | Way::Direct => None,
         }

@@ -381,6 +381,13 @@ async fn instructions(modules: &Modules, report: &mut Report) {
             size,
             3.0,
         ),
+        (
+            "a manifest with twelve registries declared, against the module without",
+            [Way::Registries, Way::Module],
+            &*manifest,
+            size,
+            2.0,
+        ),
     ] {
         let without = count(without, path.to_owned(), length).await;
         let with = count(with, path.to_owned(), length).await;
