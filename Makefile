@@ -22,7 +22,7 @@ MINUTES ?= 20
 module = objs/ngx_http_docker_module.so
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build install test matrix lint demo run bench fuzz hostile soak valgrind clean
+.PHONY: help setup build install deb test matrix lint demo run bench fuzz hostile soak valgrind clean
 
 help: ## List the targets, this one too
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ build: ## Build the module for the nginx that is installed, into objs/
 
 install: ## Put the module into nginx's modules directory, and on Debian offer it to nginx.conf
 	MODULES_PATH=$(MODULES_PATH) DESTDIR=$(DESTDIR) scripts/install $(module)
+
+deb: build ## Pack the module as libnginx-mod-http-docker, for the nginx that Debian has installed
+	scripts/deb $(module)
 
 test: ## Set this machine up, run the unit tests, then the module inside two versions of nginx
 	scripts/test
