@@ -540,17 +540,16 @@ fn without_a_fallback_clients_say_what_failed() {
 fn clients_pull_as_long_as_anybody_answers() {
     let mut scene = Scene::with(&OWN_ERRORS);
     for client in ALL {
-        let cases: [(&str, &dyn Fn(&Scene)); 3] = [
-            ("down", &|scene| scene.hub.refuse(REGISTRY)),
-            ("stalled", &|scene| scene.hub.on(REGISTRY, "/v2/library/", Fault::Stall)),
-            ("fallback-down", &|scene| scene.hub.refuse(FALLBACK)),
-        ];
-        for (name, befall) in cases {
+        for name in ["down", "stalled", "fallback-down"] {
             let what = format!("{client:?}, {name}");
             let repository = format!("{}-{name}", client.repository());
             let image = scene.image(&repository);
             scene.hub.forget();
-            befall(&scene);
+            match name {
+                "down" => scene.hub.refuse(REGISTRY),
+                "stalled" => scene.hub.on(REGISTRY, "/v2/library/", Fault::Stall),
+                _ => scene.hub.refuse(FALLBACK),
+            }
             let pulled = scene.pull(client, Way::ByName, &repository, None);
             assert!(pulled.success, "{what}: {}", pulled.text);
             let from = if name == "fallback-down" { CLOUDFLARE } else { FALLBACK };
