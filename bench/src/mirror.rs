@@ -97,6 +97,15 @@ impl Setting<'_> {
     }
 
     pub(crate) fn text(self, way: Way) -> Text {
+        let mut text = self.text_with_module(way);
+        if !matches!(way, Way::Module | Way::Zone) {
+            let lines = text.common.lines().filter(|line| !line.trim().starts_with("docker_"));
+            text.common = lines.collect::<Vec<_>>().join("\n");
+        }
+        text
+    }
+
+    fn text_with_module(self, way: Way) -> Text {
         let scheme = self.scheme();
         let resolver = format!("resolver {};\n", self.origin.resolver());
         let registry = |keepalive| self.group(REGISTRY, self.registry(), keepalive);
