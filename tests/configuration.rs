@@ -1125,11 +1125,12 @@ fn idle_connections_end_in_time() {
 
 // The examples.
 
-/// The files of `nginx-conf/`.
+/// The files of `nginx-conf/`; those of clients lie in a directory.
 fn examples() -> BTreeSet<String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("nginx-conf");
     let entries = std::fs::read_dir(directory).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".conf")).collect()
 }
 
 /// An nginx that includes a file of `nginx-conf/`, with addresses, ports and certificates of this
@@ -1154,7 +1155,9 @@ fn example(hub: &Hub, file: &str) -> NginxBuilder {
             let clients = [("allow 192.0.2.0/24;", "allow 127.0.0.0/8;")];
             nginx_conf(file, &[&server[..], &tls, &clients].concat())
         }
-        "docker-hub.conf" => nginx_conf(file, &[&server[..], &tls].concat()),
+        "docker-hub.conf" | "many-registries.conf" => {
+            nginx_conf(file, &[&server[..], &tls].concat())
+        }
         "docker-mirror.conf" | "docker-keepalive.conf" => nginx_conf(file, &[]),
         _ => panic!("nginx-conf/{file} is not known to this test"),
     };
