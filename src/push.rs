@@ -4,7 +4,7 @@ use core::ffi::CStr;
 
 use rules::directive;
 use rules::error::Code;
-use rules::registry::{By, Route};
+use rules::registry::{By, Route, with_query};
 use rules::ticket::Ticket;
 
 use crate::conf::LocConf;
@@ -38,9 +38,8 @@ pub(crate) fn uri(r: Request<'_>, conf: &LocConf, route: &Route) -> Result<Strin
     let Some((session, query)) = &route.upload else { return Ok(route.uri.clone()) };
     let key = r.main_conf::<Docker>().token_key.as_ref();
     match key.and_then(|key| Ticket::open(session, key)) {
-        Some(Ticket::Upload { registry, mut uri }) if registry == route.registry.name => {
-            registry::add_query(&mut uri, query);
-            Ok(uri)
+        Some(Ticket::Upload { registry, uri }) if registry == route.registry.name => {
+            Ok(with_query(uri, query))
         }
         _ => Err(registry::refused(404, Code::BlobUploadUnknown, "blob upload unknown here")),
     }
@@ -93,9 +92,9 @@ fn link(asked: &Asked, route: &Route, value: &[u8]) -> Option<String> {
 }
 
 /// The client may come back by the answer alone.
-fn named(route: &Route, mut uri: String) -> String {
-    if route.by == By::Namespace {
-        registry::add_query(&mut uri, &format!("ns={}", route.registry.name));
+fn named(route: &Route, uri: String) -> String {
+    match route.by {
+        By::Namespace => with_query(uri, &format!("ns={}", route.registry.name)),
+        By::Prefix | By::Alias | By::Default => uri,
     }
-    uri
 }

@@ -262,14 +262,6 @@ pub(crate) fn not_allowed(allowed: &str, message: &str) -> Answer {
     Answer { lines, ..refused(405, Code::Unsupported, message) }
 }
 
-/// Appends to the query of a URI.
-pub(crate) fn add_query(uri: &mut String, query: &str) {
-    if !query.is_empty() {
-        uri.push(if uri.contains('?') { '&' } else { '?' });
-        uri.push_str(query);
-    }
-}
-
 /// Finds the addresses of `url`; those of a name may come later.
 fn resolve(r: Request<'_>, ctx: &RefCell<RequestCtx>, url: &Url) {
     if let Some(address) = url.ip() {

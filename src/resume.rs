@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use nginx_sys::ngx_int_t;
 use once_cell::unsync::OnceCell;
 use rules::directive;
+use rules::request::asks_for_part;
 use rules::resume::{self, Answer, Ended, Promise, Way};
 
 use crate::conf::{LocConf, Setting};
@@ -362,7 +363,7 @@ fn ask(r: Request<'_>, ctx: &mut RequestCtx, start: Start) -> Result<(), NoMemor
     download.tries += 1;
     download.attempt = Attempt::new(next.way, received);
     let added: Vec<_> = next.lines.iter().map(|(name, value)| (*name, value.as_slice())).collect();
-    let subrequest = r.start_rest(next.entry, resume::is_replaced, &added, start)?;
+    let subrequest = r.start_rest(next.entry, asks_for_part, &added, start)?;
     *subrequest.ctx_or_default::<Docker>()?.borrow_mut() = next.ctx;
     Ok(())
 }
@@ -397,7 +398,7 @@ fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -
     if let Some(etag) = download.promise.if_range() {
         lines.push(("If-Range", etag.to_vec()));
     }
-    let kept = primary.lines.iter().filter(|(name, _)| !resume::is_replaced(name)).cloned();
+    let kept = primary.lines.iter().filter(|(name, _)| !asks_for_part(name)).cloned();
     let added = lines.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.clone()));
     let primary = Primary {
         backend: primary.backend.clone(),

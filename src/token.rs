@@ -13,7 +13,7 @@ use rules::challenge::Bearer;
 use rules::directive;
 use rules::error::Code;
 use rules::location::{Scheme, Url};
-use rules::registry::Registries;
+use rules::registry::{Registries, with_query};
 use rules::ticket::{Key, Ticket};
 
 use crate::conf::MainConf;
@@ -132,7 +132,7 @@ pub(crate) fn ask(
         return Err(registry::not_allowed("GET, POST", "tokens are asked for by GET or POST"));
     }
     if r.is_get() {
-        registry::add_query(&mut url.uri, &registry.own_form(query, service.as_deref()));
+        url.uri = with_query(url.uri, &registry.own_form(query, service.as_deref()));
     }
     Ok(Asked { registry, url, route: None, service })
 }

@@ -4,6 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use sha2::Digest as _;
 
+use crate::syntax;
+
 /// A SHA-256 of bytes that come piece by piece.
 #[derive(Clone, Default)]
 pub struct Sha256(sha2::Sha256);
@@ -36,15 +38,8 @@ impl Digest {
     /// what they address can be passed on, and not be checked.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let digits = text.strip_prefix(b"sha256:")?;
-        let mut digest = [0; 32];
-        if digits.len() != 2 * digest.len() {
-            return None;
-        }
-        for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
-            let [high, low] = pair else { return None };
-            *byte = nibble(*high)? << 4 | nibble(*low)?;
-        }
-        Some(Self(digest))
+        let is_lower = !digits.iter().any(u8::is_ascii_uppercase);
+        syntax::hex(digits).filter(|_| is_lower).map(Self)
     }
 
     /// The digest that these bytes are.
@@ -62,14 +57,6 @@ impl std::fmt::Display for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("sha256:")?;
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
     }
 }
 

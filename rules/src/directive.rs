@@ -9,6 +9,7 @@ use crate::fallback::{Conditions, Credentials, Target};
 use crate::location::Url;
 use crate::redirect::{Allow, Policy};
 use crate::registry::{Conflict, Registry};
+use crate::syntax::decimal;
 
 /// The redirects and the fallback targets of a location, together: nginx allows a request ten
 /// internal redirects, and some of them are the user's.
@@ -697,12 +698,6 @@ fn number(arg: &str, value: &str, max: u64) -> Result<u64, ArgError> {
     decimal(value)
         .filter(|number| (1..=max).contains(number))
         .ok_or_else(|| ArgError::new(arg, format!("a number from 1 to {max}")))
-}
-
-/// Decimal digits, without a sign.
-fn decimal(digits: &str) -> Option<u64> {
-    let valid = digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| valid)
 }
 
 fn time(arg: &str, value: &str) -> Result<u64, ArgError> {

@@ -10,6 +10,7 @@ use crate::digest::{Digest, Key, Sha256};
 use crate::error;
 use crate::kind::{self, Kind};
 use crate::owner::Owner;
+use crate::request::asks_for_part;
 use crate::syntax;
 
 /// The longest media type that is kept, in bytes.
@@ -46,9 +47,7 @@ impl Reference {
 /// A request with field lines of these names wants a whole manifest, whatever it had before. A
 /// part of one, or an answer that depends on what the client has, is upstream's to give.
 pub fn wants_whole<'a>(mut names: impl Iterator<Item = &'a [u8]>) -> bool {
-    !names.any(|name| {
-        name.eq_ignore_ascii_case(b"Range") || syntax::strip_prefix_any_case(name, b"If-").is_some()
-    })
+    !names.any(asks_for_part)
 }
 
 /// The media types that a request accepts, as a part of a [`Key`]: all its Accept values, without

@@ -8,6 +8,7 @@ use crate::authority::Authority;
 use crate::challenge::is_path_byte;
 use crate::kind::is_name;
 use crate::location::Url;
+use crate::syntax::hex_digit;
 
 /// A declared registry.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -452,7 +453,7 @@ fn unescaped(value: &str) -> Option<String> {
     while let Some(byte) = rest.next() {
         bytes.push(match byte {
             b'+' => b' ',
-            b'%' => rest.next().and_then(hex)? << 4 | rest.next().and_then(hex)?,
+            b'%' => rest.next().and_then(hex_digit)? << 4 | rest.next().and_then(hex_digit)?,
             byte => byte,
         });
     }
@@ -529,8 +530,13 @@ fn with_own_source(registry: &Registry, query: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-fn with_query(path: String, query: &str) -> String {
-    if query.is_empty() { path } else { format!("{path}?{query}") }
+/// `uri` with `query` at the end of its own, if that is anything.
+pub fn with_query(mut uri: String, query: &str) -> String {
+    if !query.is_empty() {
+        uri.push(if uri.contains('?') { '&' } else { '?' });
+        uri.push_str(query);
+    }
+    uri
 }
 
 /// `name/manifests/reference` and its siblings → the name, and the rest with its slash (OCI
@@ -555,7 +561,7 @@ fn is_plain(segment: &str) -> bool {
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {
         let byte = match byte {
-            b'%' => match (bytes.next().and_then(hex), bytes.next().and_then(hex)) {
+            b'%' => match (bytes.next().and_then(hex_digit), bytes.next().and_then(hex_digit)) {
                 (Some(high), Some(low)) => high << 4 | low,
                 _ => return false,
             },
@@ -566,10 +572,6 @@ fn is_plain(segment: &str) -> bool {
     }
     decoded.iter().all(|byte| byte.is_ascii_graphic() && !b"/\\%?#".contains(byte))
         && !matches!(decoded.as_slice(), b"." | b"..")
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]

@@ -210,6 +210,12 @@ pub fn speaks_for_origin(name: &[u8]) -> bool {
     is_one_of(name, &NAMES) || syntax::strip_prefix_any_case(name, b"x-accel-").is_some()
 }
 
+/// Whether a line of this name asks for a part of something, or depends on what the client has of it
+/// (RFC 9110, sections 13 and 14).
+pub fn asks_for_part(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"Range") || syntax::strip_prefix_any_case(name, b"If-").is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +227,16 @@ mod tests {
     fn written(method: &str, url: &Url, carry: &Carry<'_>, lines: &[(&str, &str)]) -> String {
         let lines = lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         String::from_utf8(head(method, url, carry, lines)).unwrap()
+    }
+
+    #[test]
+    fn ranges_and_conditions_ask_for_a_part() {
+        for name in ["Range", "range", "If-Range", "if-none-match", "If-Modified-Since"] {
+            assert!(asks_for_part(name.as_bytes()), "{name}");
+        }
+        for name in ["Accept-Ranges", "Authorization", "If", "Ranges"] {
+            assert!(!asks_for_part(name.as_bytes()), "{name}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::syntax;
+use crate::syntax::{self, decimal};
 
 /// What an answer says about its body.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -76,11 +76,6 @@ impl ContentRange {
         // At most `total`, so that it cannot overflow.
         self.last - self.first + 1
     }
-}
-
-fn decimal(digits: &str) -> Option<u64> {
-    let valid = digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| valid)
 }
 
 /// A strong `entity-tag` (RFC 9110, section 8.8.3).
@@ -217,12 +212,6 @@ impl fmt::Display for Unfit {
             Self::Etag => f.write_str("sent another entity tag"),
         }
     }
-}
-
-/// Whether a line of the client's request must not go along when the rest is asked for: it asks
-/// for another range, or on a condition that was met already.
-pub fn is_replaced(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"Range") || syntax::strip_prefix_any_case(name, b"If-").is_some()
 }
 
 /// Whom to ask for the rest.
@@ -451,16 +440,6 @@ mod tests {
         let more = [("Content-Range", "bytes 50-99/100")];
         assert_eq!(part().accept(40, &answer(206, 50, &more)), Err(Unfit::Range));
         assert_eq!(part().accept(50, &answer(206, 10, &rest)), Err(Unfit::Range));
-    }
-
-    #[test]
-    fn ranges_and_conditions_of_the_client_are_replaced() {
-        for name in ["Range", "range", "If-Range", "if-none-match", "If-Modified-Since"] {
-            assert!(is_replaced(name.as_bytes()), "{name}");
-        }
-        for name in ["Accept-Ranges", "Authorization", "If", "Ranges"] {
-            assert!(!is_replaced(name.as_bytes()), "{name}");
-        }
     }
 
     #[test]

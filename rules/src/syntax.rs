@@ -1,4 +1,4 @@
-//! Byte classes of HTTP that more than one parser needs.
+//! Byte classes of HTTP, and numbers, that more than one parser needs.
 
 /// A `tchar` (RFC 9110, section 5.6.2).
 pub(crate) fn is_tchar(byte: u8) -> bool {
@@ -43,4 +43,28 @@ pub(crate) fn trim_ows(mut bytes: &[u8]) -> &[u8] {
 pub(crate) fn strip_prefix_any_case<'a>(bytes: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     let (head, rest) = bytes.split_at_checked(prefix.len())?;
     head.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+/// Decimal digits, without a sign.
+pub(crate) fn decimal(digits: &str) -> Option<u64> {
+    let valid = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| valid)
+}
+
+/// The value of a hexadecimal digit, in any case.
+pub(crate) fn hex_digit(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// Exactly `N` bytes, each written as two hexadecimal digits.
+pub(crate) fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if digits.len() != 2 * N {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let [high, low] = pair else { return None };
+        *byte = hex_digit(*high)? << 4 | hex_digit(*low)?;
+    }
+    Some(bytes)
 }

@@ -20,6 +20,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 
+use crate::syntax;
+
 /// A key of HMAC-SHA256 (RFC 2104).
 #[derive(Clone)]
 pub struct Key([u8; Key::LENGTH]);
@@ -36,20 +38,7 @@ impl Key {
     /// The key in a file: 64 hexadecimal digits, as `openssl rand -hex 32` writes them. White space
     /// around them is ignored.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let digits = text.trim_ascii();
-        let mut key = [0; Self::LENGTH];
-        if digits.len() != 2 * key.len() {
-            return None;
-        }
-        let nibble = |digit: &u8| {
-            let value = char::from(*digit).to_digit(16)?;
-            u8::try_from(value).ok()
-        };
-        for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
-            let [high, low] = pair else { return None };
-            *byte = nibble(high)? << 4 | nibble(low)?;
-        }
-        Some(Self(key))
+        syntax::hex(text.trim_ascii()).map(Self)
     }
 
     fn mac(&self, payload: &[u8]) -> Option<Hmac<sha2::Sha256>> {
