@@ -155,6 +155,19 @@ pub(crate) enum Stage {
     Failed(u16),
 }
 
+impl Answer {
+    /// JSON of our own.
+    pub(crate) fn json(status: u16, body: String) -> Self {
+        Self {
+            status,
+            content_type: b"application/json".to_vec(),
+            lines: Vec::new(),
+            body: body.into_bytes(),
+            yields_to_error_page: false,
+        }
+    }
+}
+
 /// An answer that no upstream is sending.
 #[derive(Clone)]
 pub(crate) struct Answer {

@@ -11,7 +11,7 @@ use rules::error::{self, Code};
 use crate::conf::{LocConf, Setting, is_api};
 use crate::module::Docker;
 use crate::nginx::NoMemory;
-use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::headers::Line;
 use crate::nginx::peer::Failure;
 use crate::nginx::request::Request;
@@ -26,11 +26,7 @@ impl Directive for Errors {
     const NAME: &'static CStr = c"docker_errors";
 
     fn set(conf: &mut LocConf, cf: Conf, args: &[&str]) -> Result<(), SetError> {
-        if conf.errors.is_some() {
-            return Err(SetError::Duplicate);
-        }
-        conf.errors = Some(Setting::new(directive::errors(args)?, cf));
-        Ok(())
+        set_once(&mut conf.errors, || Ok(Setting::new(directive::errors(args)?, cf)))
     }
 }
 
@@ -82,7 +78,7 @@ pub(crate) fn body(r: Request<'_>, status: u16, message: &str) -> Vec<u8> {
 /// otherwise than asked for. `text` names hosts and reasons; no path, for that may be a secret, and
 /// no address.
 pub(crate) fn warn(r: Request<'_>, text: &str) -> Result<(), NoMemory> {
-    let is_warning = |line: &Line<'_>| line.name().eq_ignore_ascii_case(b"Warning");
+    let is_warning = |line: &Line<'_>| line.is("Warning");
     let others = r.response_lines().filter(is_warning).map(|line| line.value().len()).sum();
     error::warning(text, others)
         .map_or(Ok(()), |value| r.add_response_line(b"Warning", value.as_bytes()))

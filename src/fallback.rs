@@ -9,7 +9,7 @@ use rules::{cdn_loop, fallback::Conditions};
 use crate::conf::{LocConf, Setting, warn_of_weakness};
 use crate::ctx::{Destination, Reach, Relation};
 use crate::module::Docker;
-use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::request::Request;
 
 /// `docker_fallback url ... [credentials=bearer|none] [verify=on|off] | off`; repeated for targets
@@ -56,11 +56,7 @@ impl Directive for FallbackOn {
     const NAME: &'static CStr = c"docker_fallback_on";
 
     fn set(conf: &mut LocConf, _cf: Conf, args: &[&str]) -> Result<(), SetError> {
-        if conf.fallback_on.is_some() {
-            return Err(SetError::Duplicate);
-        }
-        conf.fallback_on = Some(directive::fallback_on(args)?);
-        Ok(())
+        set_once(&mut conf.fallback_on, || Ok(directive::fallback_on(args)?))
     }
 }
 

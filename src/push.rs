@@ -10,7 +10,7 @@ use rules::ticket::Ticket;
 use crate::conf::LocConf;
 use crate::ctx::Answer;
 use crate::module::Docker;
-use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::request::Request;
 use crate::registry::{self, Asked};
 
@@ -22,11 +22,7 @@ impl Directive for Push {
     const NAME: &'static CStr = c"docker_push";
 
     fn set(conf: &mut LocConf, _cf: Conf, args: &[&str]) -> Result<(), SetError> {
-        if conf.push.is_some() {
-            return Err(SetError::Duplicate);
-        }
-        conf.push = Some(directive::push(args)?);
-        Ok(())
+        set_once(&mut conf.push, || Ok(directive::push(args)?))
     }
 }
 
@@ -52,9 +48,9 @@ pub(crate) fn uri(r: Request<'_>, conf: &LocConf, route: &Route) -> Result<Strin
 pub(crate) fn lead_back(r: Request<'_>, asked: &Asked) {
     let Some(route) = &asked.route else { return };
     for line in r.response_lines() {
-        let value = if line.name().eq_ignore_ascii_case(b"Location") {
+        let value = if line.is("Location") {
             location(r, asked, route, line.value())
-        } else if line.name().eq_ignore_ascii_case(b"Link") {
+        } else if line.is("Link") {
             link(asked, route, line.value())
         } else {
             continue;

@@ -8,7 +8,7 @@ use rules::{authority, challenge};
 
 use crate::conf::LocConf;
 use crate::module::Docker;
-use crate::nginx::conf::{ComplexValue, Conf, Directive, SetError};
+use crate::nginx::conf::{ComplexValue, Conf, Directive, SetError, set_once};
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
 use crate::nginx::upstream::Upstream;
@@ -33,15 +33,13 @@ impl Directive for RealmRewrite {
     const NAME: &'static CStr = c"docker_realm_rewrite";
 
     fn set(conf: &mut LocConf, cf: Conf, args: &[&str]) -> Result<(), SetError> {
-        if conf.realm.is_some() {
-            return Err(SetError::Duplicate);
-        }
-        conf.realm = Some(match directive::realm_rewrite(args)? {
-            Argument::Off => Realm::Off,
-            Argument::On => Realm::Request,
-            Argument::Url(url) => Realm::Url(cf.compile(url)?),
-        });
-        Ok(())
+        set_once(&mut conf.realm, || {
+            Ok(match directive::realm_rewrite(args)? {
+                Argument::Off => Realm::Off,
+                Argument::On => Realm::Request,
+                Argument::Url(url) => Realm::Url(cf.compile(url)?),
+            })
+        })
     }
 }
 
@@ -57,7 +55,7 @@ pub(crate) fn filter(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
     }
     let mut base = None;
     for line in r.response_lines() {
-        let is_upstreams = line.name().eq_ignore_ascii_case(b"WWW-Authenticate")
+        let is_upstreams = line.is("WWW-Authenticate")
             && u.lines().any(|of_upstream| of_upstream.origin() == line.origin());
         if !is_upstreams {
             continue;

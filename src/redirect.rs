@@ -7,7 +7,7 @@ use rules::{answer, directive};
 
 use crate::conf::{LocConf, Setting, warn_of_weakness};
 use crate::ctx::{Destination, Reach, Relation, RequestCtx};
-use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
 use crate::nginx::upstream::Upstream;
@@ -21,10 +21,7 @@ impl Directive for FollowRedirect {
     const NAME: &'static CStr = c"docker_follow_redirect";
 
     fn set(conf: &mut LocConf, cf: Conf, args: &[&str]) -> Result<(), SetError> {
-        if conf.follow.is_some() {
-            return Err(SetError::Duplicate);
-        }
-        conf.follow = Some(Setting::new(directive::follow_redirect(args)?, cf));
+        set_once(&mut conf.follow, || Ok(Setting::new(directive::follow_redirect(args)?, cf)))?;
         warn_of_weakness(cf, Self::NAME, args);
         Ok(())
     }

@@ -247,13 +247,7 @@ fn ask(r: Request<'_>, conf: &LocConf, registries: &Registries) -> Result<Asked,
 
 /// The answer to a request that goes to no registry.
 pub(crate) fn refused(status: u16, code: Code, message: &str) -> Answer {
-    Answer {
-        status,
-        content_type: b"application/json".to_vec(),
-        lines: Vec::new(),
-        body: error::body(code, message).into_bytes(),
-        yields_to_error_page: false,
-    }
+    Answer::json(status, error::body(code, message))
 }
 
 /// The answer to a method that is none of `allowed`.
@@ -450,7 +444,7 @@ pub(crate) fn finish(r: Request<'_>, conf: &LocConf) {
 /// Says which registry the answer is of, to a client that has named it (OCI distribution-spec,
 /// "Registry Proxying").
 fn name_namespace(r: Request<'_>, registry: &Registry) {
-    let is_namespace = |line: &Line<'_>| line.name().eq_ignore_ascii_case(b"OCI-Namespace");
+    let is_namespace = |line: &Line<'_>| line.is("OCI-Namespace");
     for line in r.response_lines().filter(is_namespace) {
         line.remove();
     }

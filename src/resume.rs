@@ -19,7 +19,7 @@ use crate::conf::{LocConf, Setting};
 use crate::ctx::{Errand, Primary, Relation, RequestCtx, Stage};
 use crate::module::Docker;
 use crate::nginx::body::Chain;
-use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
 use crate::nginx::subrequest::Entry;
@@ -35,11 +35,7 @@ impl Directive for Resume {
     const NAME: &'static CStr = c"docker_resume";
 
     fn set(conf: &mut LocConf, cf: Conf, args: &[&str]) -> Result<(), SetError> {
-        if conf.resume.is_some() {
-            return Err(SetError::Duplicate);
-        }
-        conf.resume = Some(Setting::new(directive::resume(args)?, cf));
-        Ok(())
+        set_once(&mut conf.resume, || Ok(Setting::new(directive::resume(args)?, cf)))
     }
 }
 

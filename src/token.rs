@@ -142,13 +142,7 @@ pub(crate) fn ask(
 const NONE: &str = "none";
 
 fn none() -> Answer {
-    Answer {
-        status: 200,
-        content_type: b"application/json".to_vec(),
-        lines: Vec::new(),
-        body: format!("{{\"token\":\"{NONE}\"}}\n").into_bytes(),
-        yields_to_error_page: false,
-    }
+    Answer::json(200, format!("{{\"token\":\"{NONE}\"}}\n"))
 }
 
 /// Takes that token out of a request again.

@@ -45,6 +45,18 @@ pub(crate) trait Directive {
     fn set(conf: &mut Self::Conf, cf: Conf, args: &[&str]) -> Result<(), SetError>;
 }
 
+/// Sets what no directive at this level may set twice.
+pub(crate) fn set_once<T>(
+    slot: &mut Option<T>,
+    value: impl FnOnce() -> Result<T, SetError>,
+) -> Result<(), SetError> {
+    if slot.is_some() {
+        return Err(SetError::Duplicate);
+    }
+    *slot = Some(value()?);
+    Ok(())
+}
+
 /// Prepares the choice of an upstream's server for a request.
 pub(crate) type InitPeer =
     unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t;

@@ -23,6 +23,11 @@ impl<'r> Line<'r> {
         unsafe { bytes((*self.0).key) }
     }
 
+    /// Names are compared in any case (RFC 9110, section 5.1).
+    pub(crate) fn is(self, name: &str) -> bool {
+        self.name().eq_ignore_ascii_case(name.as_bytes())
+    }
+
     pub(crate) fn value(self) -> &'r [u8] {
         // SAFETY: as for the name.
         unsafe { bytes((*self.0).value) }
