@@ -13,14 +13,14 @@ use rules::digest::Key;
 use rules::fallback::{Outcome, Target, is_page};
 use rules::kind::{self, Class};
 use rules::limit::Limit;
-use rules::location::Scheme;
+use rules::location::Url;
 use rules::owner::Owner;
 use rules::rate_limit::{RateLimit, Source};
 use rules::{directive, retry_after};
 
 use crate::conf::LocConf;
 use crate::module::Docker;
-use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
 use crate::nginx::shm::Locked;
@@ -35,11 +35,7 @@ impl Directive for BreakerDirective {
     const NAME: &'static CStr = c"docker_breaker";
 
     fn set(conf: &mut LocConf, _cf: Conf, args: &[&str]) -> Result<(), SetError> {
-        if conf.breaker.is_some() {
-            return Err(SetError::Duplicate);
-        }
-        conf.breaker = Some(directive::breaker(args)?);
-        Ok(())
+        set_once(&mut conf.breaker, || Ok(directive::breaker(args)?))
     }
 }
 
@@ -51,11 +47,7 @@ impl Directive for FallbackReserve {
     const NAME: &'static CStr = c"docker_fallback_reserve";
 
     fn set(conf: &mut LocConf, _cf: Conf, args: &[&str]) -> Result<(), SetError> {
-        if conf.reserve.is_some() {
-            return Err(SetError::Duplicate);
-        }
-        conf.reserve = Some(directive::fallback_reserve(args)?);
-        Ok(())
+        set_once(&mut conf.reserve, || Ok(directive::fallback_reserve(args)?))
     }
 }
 
@@ -85,20 +77,17 @@ impl Subject {
         Self { backend, class, owner, asked: now(), is_clean: false }
     }
 
-    /// The request for `uri` at the upstream that the configuration names.
-    pub(crate) fn of_primary(r: Request<'_>, u: Upstream<'_>, uri: &str) -> Self {
-        let (host, port) = u.host_and_port();
-        Self::new(r, backend(u.schema(), host, port, b""), class(r, uri))
+    /// The request for `uri` at the upstream that the configuration names so (see
+    /// `Upstream::backend`).
+    pub(crate) fn of_primary(r: Request<'_>, backend: &[u8], uri: &str) -> Self {
+        Self::new(r, Key::of_configured(&[backend, b""]), class(r, uri))
     }
 
     /// The request for `uri` (as the primary would get it) at a fallback target.
     pub(crate) fn of_target(r: Request<'_>, target: &Target, uri: &str) -> Self {
-        let base = &target.base;
-        let schema: &[u8] = match base.scheme {
-            Scheme::Http => b"http://",
-            Scheme::Https => b"https://",
-        };
-        let backend = backend(schema, base.host.as_bytes(), base.port, base.uri.as_bytes());
+        let Url { scheme, host, port, uri: prefix } = &target.base;
+        let backend = format!("{}://{host}:{port}", scheme.as_str());
+        let backend = Key::of_configured(&[backend.as_bytes(), prefix.as_bytes()]);
         Self::new(r, backend, class(r, uri))
     }
 
@@ -109,10 +98,6 @@ impl Subject {
 
 /// In place of an account: all that is anonymous shares the mirror's address.
 const ANYBODY: Key = Key([1; 2]);
-
-fn backend(schema: &[u8], host: &[u8], port: u16, prefix: &[u8]) -> Key {
-    Key::of_configured(&[schema, host, &port.to_le_bytes(), prefix])
-}
 
 /// How many tokens a worker knows the owners of.
 const OWNERS: usize = 64;
@@ -193,7 +178,7 @@ impl Known {
                 *words = class.words();
             }
             let mut joined = [0; BREAKERS * BREAKER_WORDS];
-            joined.iter_mut().zip(self.words.as_flattened()).for_each(|(to, from)| *to = *from);
+            joined.copy_from_slice(self.words.as_flattened());
             zone.set_record(subject.backend.0, joined);
         }
         if (owner, quota) != (before.owner, before.quota) {
@@ -251,11 +236,18 @@ pub(crate) fn refuses(r: Request<'_>, conf: &LocConf, subject: &mut Subject) -> 
 
 /// How an answer of upstream counts.
 pub(crate) fn outcome(r: Request<'_>, uri: &str, u: Upstream<'_>) -> Outcome {
-    if is_page(class(r, uri), u.status(), r.content_type()) {
+    if is_page(|| class(r, uri), u.status(), r.content_type()) {
         Outcome::Page
     } else {
         Outcome::Status(u.status())
     }
+}
+
+/// Whether an answer of `u`, which counts as `outcome`, tells anything. That a backend serves is no
+/// news while nothing speaks against any.
+pub(crate) fn is_news(r: Request<'_>, conf: &LocConf, outcome: Outcome, u: Upstream<'_>) -> bool {
+    r.main_conf::<Docker>().zone().is_some()
+        && (is_failure(outcome) || is_alert(r, conf) || remaining(u).is_some())
 }
 
 /// Upstream has answered `subject` with `outcome`. `host` is who is to blame.
@@ -274,7 +266,7 @@ pub(crate) fn answered<'b>(
         return;
     }
     let mut subject = *subject;
-    let source = value(u, b"docker-ratelimit-source").and_then(Source::parse);
+    let source = u.line("docker-ratelimit-source").and_then(Source::parse);
     if source == Some(Source::Address) {
         // The token was not looked at: whoever forged it has no say in its account's quota.
         subject.owner = subject.backend.with(ANYBODY);
@@ -283,16 +275,15 @@ pub(crate) fn answered<'b>(
         let (asked, now) = (subject.asked, now());
         match outcome {
             Outcome::Status(429) => {
-                let lines =
-                    u.lines().filter(|line| line.name().eq_ignore_ascii_case(b"Retry-After"));
-                let values = lines.map(|line| line.value());
+                let values =
+                    u.lines().filter(|line| line.is("Retry-After")).map(|line| line.value());
                 let delay = retry_after::delay(
                     values,
                     unix_time(),
                     settings.retry_after,
                     settings.max_retry_after,
                 );
-                let content_type = value(u, b"Content-Type").unwrap_or_default();
+                let content_type = u.line("Content-Type").unwrap_or_default();
                 match Limit::of(subject.class, content_type, &body()) {
                     Limit::Pull => records.owner.limited(now, delay),
                     Limit::Abuse => records.backend.limited(now, delay),
@@ -312,7 +303,7 @@ pub(crate) fn answered<'b>(
                 records.quota.told_nothing();
             }
         } else if let Some(remaining) = remaining {
-            let limit = value(u, b"ratelimit-limit").and_then(RateLimit::parse);
+            let limit = u.line("ratelimit-limit").and_then(RateLimit::parse);
             records.quota.learn(now, limit, remaining);
             if subject.class == Class::ManifestGet && u.status() < 400 {
                 records.owner.succeeded(asked);
@@ -323,11 +314,7 @@ pub(crate) fn answered<'b>(
 
 /// What an answer says is left of a quota.
 pub(crate) fn remaining(u: Upstream<'_>) -> Option<RateLimit> {
-    RateLimit::parse(value(u, b"ratelimit-remaining")?)
-}
-
-fn value<'r>(u: Upstream<'r>, name: &[u8]) -> Option<&'r [u8]> {
-    u.lines().find(|line| line.name().eq_ignore_ascii_case(name)).map(|line| line.value())
+    RateLimit::parse(u.line("ratelimit-remaining")?)
 }
 
 /// Upstream has not answered `subject`.

@@ -28,7 +28,7 @@ use crate::breaker::{Refusal, Subject};
 use crate::conf::{self, LocConf, MainConf, is_api};
 use crate::ctx::{Answer, Destination, Errand, Primary, Reach, Relation, RequestCtx, Stage};
 use crate::module::Docker;
-use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::idle::Limits;
 use crate::nginx::location::{Location, Place, Refused};
 use crate::nginx::log::Level;
@@ -60,11 +60,7 @@ impl Directive for Keepalive {
     const NAME: &'static CStr = c"docker_keepalive";
 
     fn set(conf: &mut MainConf, _cf: Conf, args: &[&str]) -> Result<(), SetError> {
-        if conf.keepalive.is_some() {
-            return Err(SetError::Duplicate);
-        }
-        conf.keepalive = Some(directive::keepalive(args)?);
-        Ok(())
+        set_once(&mut conf.keepalive, || Ok(directive::keepalive(args)?))
     }
 }
 
@@ -260,9 +256,7 @@ pub(crate) fn before_asking(r: Request<'_>) -> Verdict {
     let Some(ways) = conf.ways.as_ref().filter(|_| !conf.is_follow && is_ours(r)) else {
         return Verdict::Pass;
     };
-    let proxy = r.main_conf::<Docker>().proxy;
-    let is_of_location = |u: &Upstream<'_>| proxy.is_some_and(|proxy| u.is_of(ways.own, proxy));
-    let Some(u) = r.upstream().filter(is_of_location) else { return Verdict::Pass };
+    let Some(u) = r.upstream().filter(|u| is_primarys(r, ways, *u)) else { return Verdict::Pass };
     let is_returning = || {
         let ctx = r.ctx::<Docker>();
         ctx.is_some_and(|ctx| matches!(ctx.borrow().stage, Stage::Returning))
@@ -276,10 +270,15 @@ pub(crate) fn before_asking(r: Request<'_>) -> Verdict {
     next.map_or(Verdict::Pass, |next| leave(r, ctx, u, next.location(ways)))
 }
 
+/// `u` is of the `proxy_pass` that all ways begin at.
+fn is_primarys(r: Request<'_>, ways: &Ways, u: Upstream<'_>) -> bool {
+    r.main_conf::<Docker>().proxy.is_some_and(|proxy| u.is_of(ways.own, proxy))
+}
+
 /// Where the request goes in place of the primary, if anywhere.
 fn pass_by(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, u: Upstream<'_>) -> Option<Next> {
     let uri = core::str::from_utf8(u.uri()).ok()?;
-    let mut subject = Subject::of_primary(r, u, uri);
+    let mut subject = Subject::of_primary(r, &u.backend(), uri);
     if matches!(ctx.stage, Stage::Returning) {
         ctx.stage = Stage::Primary;
         ctx.upstream = Some(u.id());
@@ -350,7 +349,7 @@ fn answered(
     }
     let ctx = r.ctx_or_default::<Docker>()?;
     if !conf.is_follow {
-        begin(r, &mut ctx.borrow_mut(), u);
+        ctx.borrow_mut().begin(u);
     }
     if ctx.borrow().primary.get_or_try_init(|| primary(r, u)).is_err() {
         return Ok(Verdict::Pass);
@@ -420,13 +419,11 @@ fn answered(
     Ok(leave(r, ctx, u, next.location(ways)))
 }
 
-/// The primary's upstream `u` has ended.
-fn begin(r: Request<'_>, ctx: &mut RequestCtx, u: Upstream<'_>) {
-    ctx.begin(u);
-    // In quiet times it was asked without a look at its breaker.
-    if let (None, Some(_)) = (ctx.subject, r.main_conf::<Docker>().zone()) {
-        ctx.subject = core::str::from_utf8(u.uri()).ok().map(|uri| Subject::of_primary(r, u, uri));
-    }
+/// The backend that is being asked, or has led to who is. In quiet times the primary was asked
+/// without a look at its breaker.
+fn subject(r: Request<'_>, ctx: &RequestCtx, uri: &str) -> Option<Subject> {
+    let of_primary = |primary: &Primary| Subject::of_primary(r, &primary.backend, uri);
+    ctx.subject.or_else(|| ctx.primary.get().map(of_primary))
 }
 
 /// Tells the breaker how the current target ended: with `outcome`, and an answer of `u` if that is
@@ -439,7 +436,10 @@ fn report(
     outcome: Outcome,
     u: Upstream<'_>,
 ) {
-    let Some(subject) = ctx.subject else { return };
+    if !breaker::is_news(r, conf, outcome, u) {
+        return;
+    }
+    let Some(subject) = subject(r, ctx, uri) else { return };
     let host = || backend(conf, ctx, uri);
     match outcome {
         Outcome::Status(_) | Outcome::Page => {
@@ -451,17 +451,18 @@ fn report(
 
 /// The primary's answer goes to the client as it is.
 fn report_served(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
+    let outcome = Outcome::Status(u.status());
+    if !breaker::is_news(r, conf, outcome, u) {
+        return;
+    }
     let known = r.ctx::<Docker>().map(RefCell::borrow);
     let known = known.filter(|ctx| ctx.upstream == Some(u.id())).and_then(|ctx| ctx.subject);
-    let Some(subject) = known.or_else(|| {
-        let uri = core::str::from_utf8(u.uri()).ok()?;
-        r.main_conf::<Docker>().zone()?;
-        breaker::remaining(u).map(|_| Subject::of_primary(r, u, uri))
-    }) else {
-        return;
+    let of_figures = || {
+        breaker::remaining(u)?;
+        Some(Subject::of_primary(r, &u.backend(), core::str::from_utf8(u.uri()).ok()?))
     };
+    let Some(subject) = known.or_else(of_figures) else { return };
     let host = || String::from_utf8_lossy(&u.authority()).into_owned();
-    let outcome = Outcome::Status(u.status());
     breaker::answered(r, conf, &subject, outcome, u, || body_so_far(u), host);
 }
 
@@ -704,7 +705,7 @@ pub(crate) fn primary(r: Request<'_>, u: Upstream<'_>) -> Result<Primary, Locati
     };
     let host = host.unwrap_or_else(|| u.authority());
     let url = Url::parse(&[u.schema(), &host, u.uri()].concat())?;
-    Ok(Primary { backend: [u.schema(), &u.authority()].concat(), url, lines, is_exact })
+    Ok(Primary { backend: u.backend(), url, lines, is_exact })
 }
 
 fn owned<'a>(lines: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -852,7 +853,7 @@ pub(crate) fn preaccess(r: Request<'_>, answer: Handler, content: Handler) -> Ph
                 if r.add_upstream_state(&host(&ctx), 502).is_err() {
                     return Phase::Status(500);
                 }
-                if let Some(subject) = ctx.subject {
+                if let Some(subject) = subject(r, &ctx, &uri) {
                     breaker::failed(r, conf, &subject, || backend(conf, &ctx, &uri));
                 }
                 let step = step(r, conf, &mut ctx, &uri, Outcome::Error, 1);
@@ -904,19 +905,17 @@ fn gave_up(
         return Err(give_up(r, ways, 500));
     }
     r.allow_error_page();
-    let proxy = r.main_conf::<Docker>().proxy;
-    let is_primary = |u: &Upstream<'_>| proxy.is_some_and(|proxy| u.is_of(ways.own, proxy));
     let u = r.upstream().filter(|u| {
-        let is_of_location = u.is_run_time_origin() || is_primary(u);
+        let is_of_location = u.is_run_time_origin() || is_primarys(r, ways, *u);
         let is_fresh = !u.is_live() && ctx.borrow().spent != Some(u.id());
         is_of_location && is_fresh && is_ours(r) && !r.is_post_action()
     });
     let Some(u) = u else { return Err(give_up(r, ways, status)) };
-    let has_left = !is_primary(&u);
+    let has_left = !is_primarys(r, ways, u);
 
     let mut ctx = ctx.borrow_mut();
     if !has_left {
-        begin(r, &mut ctx, u);
+        ctx.begin(u);
     }
     ctx.spent = Some(u.id());
     if ctx.primary.get_or_try_init(|| primary(r, u)).is_err() {
@@ -941,13 +940,9 @@ fn gave_up(
     if ctx.target == 0 && u.status() == status {
         let lines = u.lines().map(|line| (line.name().to_vec(), line.value().to_vec()));
         let lines: Vec<_> = lines.filter(|(name, _)| !request::speaks_for_origin(name)).collect();
-        let content_type = lines
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(b"Content-Type"))
-            .map(|(_, value)| value.clone())
-            .unwrap_or_default();
+        let content_type = u.line("Content-Type").unwrap_or_default();
         let who = asked(&ctx);
-        ctx.original = Some(answer_of(u, lines, &content_type, r, &who, true));
+        ctx.original = Some(answer_of(u, lines, content_type, r, &who, true));
         ctx.remaining = breaker::remaining(u).map(|remaining| remaining.requests);
     }
     Ok(go_on(r, conf, &mut ctx, &uri, step, outcome, failure))

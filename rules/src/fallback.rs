@@ -217,10 +217,12 @@ fn serves(outcome: Outcome, authorization: Authorization) -> bool {
 
 /// Whether an answer that looks like success is a page for people: a firewall's challenge, or its
 /// refusal. No manifest is HTML, and no blob is sent as HTML.
-pub fn is_page(class: Class, status: u16, content_type: &[u8]) -> bool {
-    matches!(class, Class::ManifestGet | Class::ManifestHead | Class::Blob)
-        && (200..300).contains(&status)
+///
+/// Few answers are HTML: only of those the request is looked at.
+pub fn is_page(class: impl FnOnce() -> Class, status: u16, content_type: &[u8]) -> bool {
+    (200..300).contains(&status)
         && is_html(content_type)
+        && matches!(class(), Class::ManifestGet | Class::ManifestHead | Class::Blob)
 }
 
 /// Whether a `Content-Type` is that of a web page (RFC 9110, section 8.3.1).
@@ -415,7 +417,7 @@ mod tests {
         ];
 
         for (name, class, status, content_type, want) in rows {
-            assert_eq!(is_page(class, status, content_type.as_bytes()), want, "{name}");
+            assert_eq!(is_page(|| class, status, content_type.as_bytes()), want, "{name}");
         }
     }
 

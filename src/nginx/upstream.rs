@@ -151,6 +151,11 @@ impl<'r> Upstream<'r> {
         unsafe { lines(ptr::addr_of_mut!((*self.as_ptr()).headers_in.headers)) }
     }
 
+    /// The value of the answer's first line of that name.
+    pub(crate) fn line(self, name: &str) -> Option<&'r [u8]> {
+        self.lines().find(|line| line.is(name)).map(Line::value)
+    }
+
     /// "https://" or "http://".
     pub(crate) fn schema(self) -> &'r [u8] {
         // SAFETY: a string in the request's pool or the configuration.
@@ -175,7 +180,12 @@ impl<'r> Upstream<'r> {
         [host, port.as_bytes()].concat()
     }
 
-    pub(crate) fn host_and_port(self) -> (&'r [u8], u16) {
+    /// The backend as the configuration knows it: scheme, host and port.
+    pub(crate) fn backend(self) -> Vec<u8> {
+        [self.schema(), &self.authority()].concat()
+    }
+
+    fn host_and_port(self) -> (&'r [u8], u16) {
         // SAFETY: both are null or valid as long as the request.
         unsafe {
             let resolved = (*self.as_ptr()).resolved;
