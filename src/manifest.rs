@@ -7,6 +7,7 @@
 
 use core::cell::RefCell;
 use core::ffi::CStr;
+use core::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rules::digest::Key;
@@ -541,21 +542,23 @@ pub(crate) fn body_filter(r: Request<'_>, chain: Chain<'_>) {
     let mut ctx = ctx.borrow_mut();
     let Some(exchange) = &mut ctx.manifest.exchange else { return };
     let Some(mut capture) = exchange.capture.take() else { return };
-    for piece in chain.pieces(exchange.cache.max) {
-        match piece.map_or(Progress::Unfit, |piece| capture.take(&piece)) {
-            Progress::Partial => {}
-            Progress::Whole => {
-                exchange.keep(&capture);
-                exchange.lead = None;
-                return;
-            }
-            Progress::Unfit => {
-                exchange.lead = None;
-                return;
-            }
+    let mut progress = Progress::Partial;
+    let read = chain.read(r, |bytes| {
+        progress = capture.take(bytes);
+        match progress {
+            Progress::Partial => ControlFlow::Continue(()),
+            Progress::Whole | Progress::Unfit => ControlFlow::Break(()),
         }
+    });
+    match progress {
+        Progress::Partial if read.is_ok() => {
+            exchange.capture = Some(capture);
+            return;
+        }
+        Progress::Whole => exchange.keep(&capture),
+        Progress::Partial | Progress::Unfit => {}
     }
-    exchange.capture = Some(capture);
+    exchange.lead = None;
 }
 
 /// `$docker_manifest_cache`.

@@ -1,6 +1,7 @@
 //! `docker_verify`: what a client gets for a digest has that digest.
 
 use core::ffi::CStr;
+use core::ops::ControlFlow;
 
 use nginx_sys::ngx_int_t;
 use rules::digest::{Digest, Sha256};
@@ -11,7 +12,7 @@ use crate::conf::LocConf;
 use crate::ctx::RequestCtx;
 use crate::module::Docker;
 use crate::nginx::body::Chain;
-use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
 use crate::{origin, resume};
@@ -24,11 +25,7 @@ impl Directive for Verify {
     const NAME: &'static CStr = c"docker_verify";
 
     fn set(conf: &mut LocConf, _cf: Conf, args: &[&str]) -> Result<(), SetError> {
-        if conf.verify.is_some() {
-            return Err(SetError::Duplicate);
-        }
-        conf.verify = Some(directive::verify(args)?);
-        Ok(())
+        set_once(&mut conf.verify, || Ok(directive::verify(args)?))
     }
 }
 
@@ -51,7 +48,7 @@ pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
     let Some(wanted) = Digest::parse(request.digest).filter(|_| request.kind == Kind::Blob) else {
         return;
     };
-    if u.lines().any(|line| line.name().eq_ignore_ascii_case(b"Content-Encoding")) {
+    if u.line("Content-Encoding").is_some() {
         return;
     }
     if let Ok(ctx) = r.ctx_or_default::<Docker>() {
@@ -65,7 +62,11 @@ pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
 pub(crate) fn permits(r: Request<'_>, ctx: &mut RequestCtx, chain: Chain<'_>) -> bool {
     let Some(check) = &mut ctx.check else { return true };
     let Check { hash, left, .. } = check;
-    if chain.read(r, |bytes| hash.update(bytes)).is_err() {
+    let read = chain.read(r, |bytes| {
+        hash.update(bytes);
+        ControlFlow::Continue(())
+    });
+    if read.is_err() {
         return false;
     }
     *left = left.map(|left| left.saturating_sub(chain.length()));

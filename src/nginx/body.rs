@@ -1,7 +1,7 @@
 //! What passes through a body filter.
 
 use core::marker::PhantomData;
-use std::borrow::Cow;
+use core::ops::ControlFlow;
 
 use nginx_sys::{ngx_buf_t, ngx_chain_t, ngx_read_file};
 
@@ -58,27 +58,34 @@ impl<'r> Chain<'r> {
             .sum()
     }
 
-    /// Passes the bytes to `take`, piece by piece; those that nginx has put into a file are read.
+    /// Passes the bytes to `take`, piece by piece, until it has enough; those that nginx has put
+    /// into a file are read. A buffer without any is an empty piece.
     pub(crate) fn read(
         self,
         r: Request<'_>,
-        mut take: impl FnMut(&[u8]),
+        mut take: impl FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), Unreadable> {
         for buffer in self.buffers() {
             // SAFETY: `new`'s promise; nginx keeps `pos <= last`, and a buffer that is in a file
             // only has its file open.
             unsafe {
-                if is_in_memory(buffer) {
-                    let length = (*buffer).last.offset_from_unsigned((*buffer).pos);
-                    if length > 0 {
-                        take(core::slice::from_raw_parts((*buffer).pos, length));
+                let (mut at, end) = ((*buffer).file_pos, (*buffer).file_last);
+                let in_memory = is_in_memory(buffer);
+                if in_memory || at >= end {
+                    let length = (*buffer).last.addr().saturating_sub((*buffer).pos.addr());
+                    let bytes = if in_memory && length > 0 {
+                        core::slice::from_raw_parts((*buffer).pos, length)
+                    } else {
+                        &[]
+                    };
+                    if take(bytes).is_break() {
+                        return Ok(());
                     }
                     continue;
                 }
-                let mut at = (*buffer).file_pos;
                 let mut piece = vec![0; PIECE];
-                while at < (*buffer).file_last {
-                    let left = usize::try_from((*buffer).file_last - at).unwrap_or(PIECE);
+                while at < end {
+                    let left = usize::try_from(end - at).unwrap_or(PIECE);
                     let size = left.min(PIECE);
                     let got = ngx_read_file((*buffer).file, piece.as_mut_ptr(), size, at);
                     let got = usize::try_from(got).unwrap_or(0);
@@ -86,7 +93,9 @@ impl<'r> Chain<'r> {
                         r.log(Level::Error, format_args!("a buffered response cannot be read"));
                         return Err(Unreadable);
                     };
-                    take(bytes);
+                    if take(bytes).is_break() {
+                        return Ok(());
+                    }
                     at += got as nginx_sys::off_t;
                 }
             }
@@ -109,35 +118,6 @@ impl<'r> Chain<'r> {
                 (*buffer).file_pos = (*buffer).file_last;
             }
         }
-    }
-
-    /// The bytes, piece by piece; `None` stands for a piece that cannot be read, or that is longer
-    /// than `max`. nginx buffers in a file what a slow client leaves: it is in the page cache still.
-    pub(crate) fn pieces(
-        self,
-        max: usize,
-    ) -> impl Iterator<Item = Option<Cow<'r, [u8]>>> + use<'r> {
-        self.buffers().map(move |buffer| {
-            // SAFETY: `new`'s promise; nginx keeps `pos <= last` in buffers in memory, and the file
-            // open in those that are not.
-            unsafe {
-                if is_in_memory(buffer) {
-                    let length = (*buffer).last.addr().saturating_sub((*buffer).pos.addr());
-                    if length == 0 {
-                        return Some(Cow::Borrowed(&[][..]));
-                    }
-                    return Some(Cow::Borrowed(core::slice::from_raw_parts((*buffer).pos, length)));
-                }
-                if (*buffer).in_file() == 0 {
-                    return Some(Cow::Borrowed(&[][..]));
-                }
-                let length = usize::try_from((*buffer).file_last - (*buffer).file_pos).ok()?;
-                let mut bytes = vec![0; if length <= max { length } else { return None }];
-                let (fd, at) = ((*(*buffer).file).fd, (*buffer).file_pos);
-                let read = libc::pread(fd, bytes.as_mut_ptr().cast(), length, at);
-                (usize::try_from(read) == Ok(length)).then_some(Cow::Owned(bytes))
-            }
-        })
     }
 }
 
