@@ -117,6 +117,10 @@ pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
         return;
     }
     let Some(u) = sending(r, rc) else { return };
+    // What is small has come with its header, and breaks off no more.
+    if u.content_length().is_some_and(|length| length <= u.received().len() as u64) {
+        return;
+    }
     let Some(policy) = conf.resume(&origin::uri(r, u)) else { return };
     let promise = match promise(r, u) {
         Ok(promise) => promise,
