@@ -17,7 +17,7 @@ use crate::manifest::{self, ManifestCacheDirective};
 use crate::nginx::body::Chain;
 use crate::nginx::conf::{Conf, REFUSED, location_command, main_command, server_command};
 use crate::nginx::request::Request;
-use crate::nginx::{DECLINED, ERROR, Module, OK, filter, guard, idle, peer, shm, variable};
+use crate::nginx::{DECLINED, ERROR, Module, OK, filter, guard, idle, peer, variable};
 use crate::origin::{self, Keepalive, Verdict};
 use crate::push::Push;
 use crate::realm::RealmRewrite;
@@ -242,17 +242,11 @@ unsafe extern "C" fn before_asking(
 
 /// A worker ends: nginx reports sockets that are left open.
 unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
-    guard((), flush);
+    guard((), idle::flush);
 }
 
 /// A configuration is freed (with `master_process off` that happens in a process that goes on):
 /// idle connections are keyed by its addresses, and their handlers may be unloaded with it.
 unsafe extern "C" fn cycle_end(_data: *mut c_void) {
-    guard((), flush);
-}
-
-/// What this process knows by addresses of the configuration, and of its zones.
-fn flush() {
-    idle::flush();
-    shm::flush();
+    guard((), idle::flush);
 }

@@ -14,7 +14,6 @@ pub(crate) mod log;
 pub(crate) mod peer;
 pub(crate) mod request;
 pub(crate) mod resolver;
-#[allow(dead_code)]
 pub(crate) mod shm;
 pub(crate) mod subrequest;
 pub(crate) mod timer;
