@@ -24,12 +24,7 @@ const FIRST: &str = "first.example";
 const SECOND: &str = "second.example";
 
 fn hub() -> Hub {
-    let hub = Hub::start();
-    hub.authentication(false);
-    hub.add_image("library/x", "latest", &[b"x"]);
-    hub.add_host(FIRST);
-    hub.add_host(SECOND);
-    hub
+    Hub::with_mirrors(&[FIRST, SECOND])
 }
 
 fn mirror(hub: &Hub) -> NginxBuilder {

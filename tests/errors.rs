@@ -19,10 +19,7 @@ const PAGE: &str = "<html><body><h1>Go away</h1> 192.0.2.1</body></html>";
 
 /// A hub without authentication, with an image.
 fn hub() -> Hub {
-    let hub = Hub::start();
-    hub.authentication(false);
-    hub.add_image("library/x", "latest", &[b"x"]);
-    hub
+    Hub::with_mirrors(&[])
 }
 
 fn mirror(hub: &Hub) -> NginxBuilder {

@@ -23,12 +23,7 @@ const BASIC: &str = "Basic dXNlcjpwYXNzd29yZA==";
 
 /// A hub without authentication, with an image and two further mirrors of it.
 fn hub() -> Hub {
-    let hub = Hub::start();
-    hub.authentication(false);
-    hub.add_image("library/x", "latest", &[b"x"]);
-    hub.add_host(FIRST);
-    hub.add_host(SECOND);
-    hub
+    Hub::with_mirrors(&[FIRST, SECOND])
 }
 
 /// A hub whose registry has this fault.

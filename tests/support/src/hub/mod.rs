@@ -340,6 +340,23 @@ impl Hub {
         hosts
     }
 
+    /// Starts a hub that asks for no token, with the image `library/x:latest` and these further
+    /// mirrors of it.
+    ///
+    /// # Panics
+    ///
+    /// As [`Hub::start`].
+    #[must_use]
+    pub fn with_mirrors(mirrors: &[&str]) -> Self {
+        let hub = Self::start();
+        hub.authentication(false);
+        hub.add_image("library/x", "latest", &[b"x"]);
+        for mirror in mirrors {
+            hub.add_host(mirror);
+        }
+        hub
+    }
+
     /// Adds a [`Kind::Mirror`] with listeners at ports 443 and 80, known to DNS.
     pub fn add_host(&self, name: &str) -> Ipv4Addr {
         self.add_host_as(name, Kind::Mirror)
