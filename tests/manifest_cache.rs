@@ -93,8 +93,16 @@ impl Scene {
     /// The manifest is in memory.
     #[track_caller]
     fn fill(&self, target: &str) {
+        self.fill_with(target, 2);
+    }
+
+    /// The same, where other modules ask for more: so many requests altogether, of which those may
+    /// come behind the answers.
+    #[track_caller]
+    fn fill_with(&self, target: &str, requests: usize) {
         assert_eq!(cache(&self.get(target).send()), "MISS");
         assert_ne!(cache(&self.get(target).send()), "MISS");
+        wait_for("what is asked", || self.hub.requests(REGISTRY).len() >= requests);
         self.hub.forget();
     }
 }
@@ -709,7 +717,7 @@ fn other_modules_see_one_request() {
             location(&format!("{CACHE} auth_request /auth; mirror /mirror;"))
         ))
     });
-    scene.fill(TAG);
+    scene.fill_with(TAG, 4);
     for _ in 0..5 {
         assert_eq!(cache(&scene.get(TAG).send()), "REVALIDATED");
     }
