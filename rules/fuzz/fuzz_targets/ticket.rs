@@ -1,4 +1,4 @@
-//! A ticket that was changed anywhere is none, nor is one that was made up.
+//! A ticket that was changed anywhere is none, and there is one way to write each.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -28,7 +28,10 @@ fuzz_target!(|data: (&str, &str, Option<&str>, usize, u8)| {
         assert_eq!(Ticket::open(changed, &key), None);
     }
     for made_up in [registry, realm, &text[..at.min(text.len())]] {
-        assert!(made_up == text || Ticket::open(made_up, &key).is_none());
+        // The fuzzer sees what a MAC is compared with, and makes up what no client can: that, too,
+        // is what `seal` would write, byte for byte.
+        let opened = Ticket::open(made_up, &key);
+        assert!(opened.is_none_or(|ticket| ticket.seal(&key) == made_up));
     }
     assert!(Key::parse(registry.as_bytes()).is_none() || registry.trim().len() == 64);
 });

@@ -401,6 +401,12 @@ impl Nginx {
         (next(), next(), next())
     }
 
+    /// Whether nginx runs under valgrind: it is slow, and has as many descriptors as it likes.
+    #[must_use]
+    pub fn is_under_valgrind() -> bool {
+        binary().contains("valgrind")
+    }
+
     /// The port of the first server.
     #[must_use]
     pub fn port(&self) -> u16 {
