@@ -91,8 +91,18 @@ impl Subject {
         Self::new(r, backend, class(r, uri))
     }
 
+    /// The request was made as early as `asked`.
+    pub(crate) fn asked_by(self, asked: u64) -> Self {
+        Self { asked: self.asked.min(asked), ..self }
+    }
+
     fn is_of_manifest(&self) -> bool {
         matches!(self.class, Class::ManifestGet | Class::ManifestHead)
+    }
+
+    /// Its answer may take long, and break off.
+    pub(crate) fn is_of_blob(&self) -> bool {
+        self.class == Class::Blob
     }
 }
 
@@ -317,7 +327,15 @@ pub(crate) fn remaining(u: Upstream<'_>) -> Option<RateLimit> {
     RateLimit::parse(u.line("ratelimit-remaining")?)
 }
 
-/// Upstream has not answered `subject`.
+/// All that `subject` was asked for has come.
+pub(crate) fn served(r: Request<'_>, conf: &LocConf, subject: &Subject, host: impl Fn() -> String) {
+    report(r, conf, subject, host, |records, _| {
+        records.backend.succeeded(subject.asked);
+        records.class.succeeded(subject.asked);
+    });
+}
+
+/// Upstream has not answered `subject`, or not to the end.
 pub(crate) fn failed(r: Request<'_>, conf: &LocConf, subject: &Subject, host: impl Fn() -> String) {
     report(r, conf, subject, host, |records, settings| {
         records.class.failed(subject.asked, now(), settings);
@@ -325,7 +343,7 @@ pub(crate) fn failed(r: Request<'_>, conf: &LocConf, subject: &Subject, host: im
 }
 
 /// The backend is to blame, or where it leads; other statuses are the client's own.
-fn is_failure(outcome: Outcome) -> bool {
+pub(crate) fn is_failure(outcome: Outcome) -> bool {
     match outcome {
         Outcome::Status(status) => status == 429 || status >= 500,
         Outcome::Error | Outcome::Timeout | Outcome::Page => true,

@@ -421,7 +421,7 @@ fn answered(
 
 /// The backend that is being asked, or has led to who is. In quiet times the primary was asked
 /// without a look at its breaker.
-fn subject(r: Request<'_>, ctx: &RequestCtx, uri: &str) -> Option<Subject> {
+pub(crate) fn subject(r: Request<'_>, ctx: &RequestCtx, uri: &str) -> Option<Subject> {
     let of_primary = |primary: &Primary| Subject::of_primary(r, &primary.backend, uri);
     ctx.subject.or_else(|| ctx.primary.get().map(of_primary))
 }
@@ -440,6 +440,10 @@ fn report(
         return;
     }
     let Some(subject) = subject(r, ctx, uri) else { return };
+    let is_rest = ctx.errand == Some(Errand::Rest);
+    if !breaker::is_failure(outcome) && (is_rest || is_for_later(r, conf, &subject, u)) {
+        return;
+    }
     let host = || backend(conf, ctx, uri);
     match outcome {
         Outcome::Status(_) | Outcome::Page => {
@@ -462,8 +466,35 @@ fn report_served(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
         Some(Subject::of_primary(r, &u.backend(), core::str::from_utf8(u.uri()).ok()?))
     };
     let Some(subject) = known.or_else(of_figures) else { return };
+    if !breaker::is_failure(outcome) && is_for_later(r, conf, &subject, u) {
+        return;
+    }
     let host = || String::from_utf8_lossy(&u.authority()).into_owned();
     breaker::answered(r, conf, &subject, outcome, u, || body_so_far(u), host);
+}
+
+/// Whether `u` has served is told at the end of its answer: a download may break off until then.
+fn is_for_later(r: Request<'_>, conf: &LocConf, subject: &Subject, u: Upstream<'_>) -> bool {
+    subject.is_of_blob() && conf.may_resume() && resume::may_begin(r, u)
+}
+
+/// A download that was begun at `begun` has come to its last byte, or its bytes are not counted.
+pub(crate) fn served(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, begun: u64) {
+    if !breaker::is_alert(r, conf) {
+        return;
+    }
+    let uri = first_uri(ctx);
+    if let Some(subject) = subject(r, ctx, &uri).filter(Subject::is_of_blob) {
+        breaker::served(r, conf, &subject.asked_by(begun), || backend(conf, ctx, &uri));
+    }
+}
+
+/// A download that was begun at `begun` has broken off.
+pub(crate) fn broke_off(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, begun: u64) {
+    let uri = first_uri(ctx);
+    if let Some(subject) = subject(r, ctx, &uri) {
+        breaker::failed(r, conf, &subject.asked_by(begun), || backend(conf, ctx, &uri));
+    }
 }
 
 /// The backend that is being asked, or has led to who is; as the log names it.

@@ -15,6 +15,7 @@ use rules::directive;
 use rules::request::asks_for_part;
 use rules::resume::{self, Answer, Ended, Promise, Way};
 
+use crate::breaker::Subject;
 use crate::conf::{LocConf, Setting};
 use crate::ctx::{Errand, Primary, Relation, RequestCtx, Stage};
 use crate::module::Docker;
@@ -24,7 +25,7 @@ use crate::nginx::log::Level;
 use crate::nginx::request::Request;
 use crate::nginx::subrequest::Entry;
 use crate::nginx::upstream::{Sender, Upstream};
-use crate::nginx::{ERROR, NoMemory, OK};
+use crate::nginx::{ERROR, NoMemory, OK, now};
 use crate::{fallback, origin, verify};
 
 /// `docker_resume on | off [tries=number] [stall=time]`
@@ -83,6 +84,8 @@ enum State {
 /// Somebody who is sending, or is asked to.
 struct Attempt {
     way: Way,
+    /// When it was begun, as in [`now`].
+    begun: u64,
     /// How many bytes there were before it.
     start: u64,
     /// It sends what was wanted.
@@ -95,13 +98,26 @@ struct Attempt {
 
 impl Attempt {
     fn new(way: Way, start: u64) -> Self {
-        Self { way, start, is_accepted: false, is_unauthorized: false, sender: None, end: None }
+        Self {
+            way,
+            begun: now(),
+            start,
+            is_accepted: false,
+            is_unauthorized: false,
+            sender: None,
+            end: None,
+        }
     }
 
     fn accept(&mut self, u: Upstream<'_>) {
         self.is_accepted = true;
         self.sender = u.sender();
     }
+}
+
+/// The answer of `u`, of which nothing is known yet but its header, may be a download.
+pub(crate) fn may_begin(r: Request<'_>, u: Upstream<'_>) -> bool {
+    r.is_main() && r.is_get() && matches!(u.status(), 200 | 206)
 }
 
 /// The upstream whose answer is going to the client: its header has gone out, and nginx said `rc`.
@@ -117,25 +133,42 @@ pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
         return;
     }
     let Some(u) = sending(r, rc) else { return };
+    let download = download(r, conf, u);
+    if download.is_none()
+        && may_begin(r, u)
+        && let Some(ctx) = r.ctx::<Docker>()
+    {
+        origin::served(r, conf, &ctx.borrow(), now());
+    }
+    if let Some(download) = download
+        && let Ok(ctx) = r.ctx_or_default::<Docker>()
+    {
+        let mut ctx = ctx.borrow_mut();
+        if !conf.is_follow {
+            ctx.begin(u);
+        }
+        ctx.download = Some(download);
+    }
+}
+
+/// The answer of `u`, if it can be resumed and is not here already.
+fn download(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> Option<Download> {
     // What is small has come with its header, and breaks off no more.
     if u.content_length().is_some_and(|length| length <= u.received().len() as u64) {
-        return;
+        return None;
     }
-    let Some(policy) = conf.resume(&origin::uri(r, u)) else { return };
+    let policy = conf.resume(&origin::uri(r, u))?;
     let promise = match promise(r, u) {
         Ok(promise) => promise,
         Err(why) => {
             r.log(Level::Debug, format_args!("download would not be resumed, {why}"));
-            return;
+            return None;
         }
     };
-    let Ok(ctx) = r.ctx_or_default::<Docker>() else { return };
-    if u.limit_silence(policy.stall).is_err() {
-        return;
-    }
+    u.limit_silence(policy.stall).ok()?;
     let mut attempt = Attempt::new(Way::Last, 0);
     attempt.accept(u);
-    ctx.borrow_mut().download = Some(Download {
+    Some(Download {
         promise,
         received: 0,
         keepalive: r.keeps_alive(),
@@ -143,7 +176,7 @@ pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
         tries: 0,
         resumes: 0,
         attempt,
-    });
+    })
 }
 
 /// What the client has been promised, if it can be told which bytes are the rest of it.
@@ -202,6 +235,7 @@ fn judged(r: Request<'_>, main: &mut RequestCtx, ctx: &mut RequestCtx) -> bool {
                 download.resumes += 1;
                 // From now on this is who sends, and who is asked first the next time.
                 main.target = ctx.target;
+                main.subject = ctx.subject;
                 main.destination = ctx.destination.take();
                 main.stage = core::mem::take(&mut ctx.stage);
                 return true;
@@ -259,8 +293,14 @@ fn pass(r: Request<'_>, chain: Chain<'_>, ctx: &mut RequestCtx) -> State {
     if download.state != State::Flowing {
         return download.state;
     }
+    let was_whole = download.is_whole();
     let is_right = download.take(chain.length());
-    if is_right && (download.is_whole() || r.upstream().is_some_and(Upstream::is_live)) {
+    let is_whole = download.is_whole();
+    if is_right && (is_whole || r.upstream().is_some_and(Upstream::is_live)) {
+        if is_whole && !was_whole {
+            let begun = download.attempt.begun;
+            origin::served(r, LocConf::of(r), ctx, begun);
+        }
         return State::Flowing;
     }
     if !is_right || chain.is_last() {
@@ -272,7 +312,7 @@ fn pass(r: Request<'_>, chain: Chain<'_>, ctx: &mut RequestCtx) -> State {
         // Without a Host that can be named, nobody can be asked.
         let _ = ctx.primary.get_or_try_init(|| origin::primary(r, u));
     }
-    note_end(ctx);
+    note_end(r, ctx);
     State::Broken
 }
 
@@ -286,16 +326,21 @@ fn rest(r: Request<'_>, chain: Chain<'_>, next: impl FnOnce() -> ngx_int_t) -> n
             chain.discard();
             return OK;
         }
+        let was_whole = download.is_whole();
         if !download.take(chain.length()) {
             let who = origin::asked(&ctx);
             r.log(Level::Error, format_args!("{who}: sent more than the rest of a download"));
             return ERROR;
         }
-        if !download.is_whole() && r.upstream().is_none_or(|u| !u.is_live()) {
-            note_end(&mut ctx);
+        let (is_whole, begun) = (download.is_whole(), download.attempt.begun);
+        if !is_whole && r.upstream().is_none_or(|u| !u.is_live()) {
+            note_end(r.main(), &mut ctx);
         }
         if !verify::permits(r, &mut ctx, chain) {
             return ERROR;
+        }
+        if is_whole && !was_whole {
+            origin::served(r.main(), LocConf::of(r.main()), &ctx, begun);
         }
     }
     next()
@@ -303,11 +348,15 @@ fn rest(r: Request<'_>, chain: Chain<'_>, next: impl FnOnce() -> ngx_int_t) -> n
 
 /// Notes how a connection has ended before it brought all. To be called when nginx has just closed
 /// it.
-fn note_end(ctx: &mut RequestCtx) {
+fn note_end(r: Request<'_>, ctx: &mut RequestCtx) {
     let who = origin::asked(ctx);
     let Some(attempt) = ctx.download.as_mut().map(|download| &mut download.attempt) else { return };
-    if let Some(sender) = attempt.sender.take() {
-        attempt.end = Some(format!("{who}: {}", sender.ending().as_str()));
+    let Some(sender) = attempt.sender.take() else { return };
+    attempt.end = Some(format!("{who}: {}", sender.ending().as_str()));
+    let begun = attempt.begun;
+    // Where the client has left, that is why.
+    if r.is_connected() {
+        origin::broke_off(r, LocConf::of(r), ctx, begun);
     }
 }
 
@@ -425,7 +474,7 @@ fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -
         Some(destination) => Entry::Phases(ways?.to(destination.verify)?),
         None => Entry::Content(ways.map_or_else(|| r.location(), |ways| ways.own)),
     };
-    let ctx = RequestCtx {
+    let mut ctx = RequestCtx {
         errand: Some(Errand::Rest),
         primary: OnceCell::with_value(primary),
         target,
@@ -433,6 +482,10 @@ fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -
         stage,
         service,
         ..RequestCtx::default()
+    };
+    ctx.subject = match targets.get(target.wrapping_sub(1)) {
+        Some(target) => Some(Subject::of_target(r, target, uri)),
+        None => origin::subject(r, &ctx, uri),
     };
     Some(Next { way, entry, lines, ctx })
 }

@@ -7,15 +7,17 @@
     reason = "a test that cannot go on says so and stops"
 )]
 
+use std::collections::VecDeque;
 use std::process::Command;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use support::{
-    Answer, CLOUDFLARE, Connection, Fault, Hub, Nginx, NginxBuilder, REGISTRY, Reply, Response,
-    get, head, request, wait_for,
+    Answer, CLOUDFLARE, Connection, End, Fault, Hub, Nginx, NginxBuilder, REGISTRY, Reply,
+    Response, Shape, get, head, noise, request, wait_for,
 };
 
 const MANIFESTS: &str = "/v2/library/x/manifests/";
@@ -370,6 +372,131 @@ fn a_cdn_is_charged_to_who_leads_there() {
     assert_eq!(count, 0, "blobs");
     let count = asked_by(&hub, || assert_served(&get(&nginx.url(PATH)).send(), REGISTRY, ""));
     assert_eq!(count, 1, "manifests");
+}
+
+const LAYER: usize = 300_000;
+
+/// A hub with a layer, and its path.
+fn hub_with_layer() -> (Hub, String) {
+    let hub = hub();
+    let path = format!("/v2/library/y/blobs/{}", hub.add_blob(noise(3, LAYER)));
+    (hub, path)
+}
+
+/// The CDN answers its next GETs so, and those behind them normally.
+fn cdn_answers(hub: &Hub, replies: impl IntoIterator<Item = Reply>) {
+    let replies: Mutex<VecDeque<Reply>> = Mutex::new(replies.into_iter().collect());
+    hub.off(CLOUDFLARE);
+    hub.route(CLOUDFLARE, move |_| replies.lock().unwrap().pop_front().unwrap_or(Reply::Normal));
+}
+
+fn cut() -> Reply {
+    Reply::Shaped(Shape::CutBody(1000, End::Reset))
+}
+
+fn start_resuming(hub: &Hub, more: &str) -> Nginx {
+    let follow = "docker_follow_redirect on private=127.0.0.0/8;";
+    start(hub, &format!("{follow} docker_resume on tries=10; {more} {}", fallback()))
+}
+
+#[track_caller]
+fn assert_open(hub: &Hub, nginx: &Nginx, path: &str, is_open: bool, name: &str) {
+    let server = if is_open { FIRST } else { REGISTRY };
+    let count = asked_by(hub, || assert_served(&get(&nginx.url(path)).send(), server, name));
+    assert_eq!(count, usize::from(!is_open), "{name}");
+}
+
+#[test]
+fn a_cdn_that_cuts_repeatedly_is_failing() {
+    let (hub, path) = hub_with_layer();
+    let nginx = start_resuming(&hub, "docker_breaker backoff=1s;");
+    cdn_answers(&hub, vec![cut(); 11]);
+    let answer = get(&nginx.url(&path)).send();
+    assert!(!answer.complete && answer.body.len() == 11_000, "{}", answer.body.len());
+    let line = nginx.wait_for_log("breaker is open for 1 s (blob)");
+    assert!(line.contains(&format!("{REGISTRY}: breaker")), "{line}");
+    assert_open(&hub, &nginx, &path, true, "failing");
+    assert_open(&hub, &nginx, PATH, false, "manifests");
+
+    // One that begins well proves nothing.
+    cdn_answers(&hub, vec![Reply::Shaped(Shape::StallBody(1000))]);
+    thread::sleep(Duration::from_millis(1100));
+    let request = get(&nginx.url(&path));
+    let mut probe = Connection::open(&request).unwrap();
+    probe.start(&request).unwrap();
+    probe.head("GET").unwrap();
+    assert_open(&hub, &nginx, &path, true, "while it is probed");
+    drop(probe);
+}
+
+#[test]
+fn downloads_that_come_whole_keep_a_breaker_closed() {
+    let (hub, path) = hub_with_layer();
+    let nginx = start_resuming(&hub, "");
+    for name in ["first", "second", "third", "fourth"] {
+        cdn_answers(&hub, [cut(), cut()]);
+        assert_open(&hub, &nginx, &path, false, name);
+    }
+    for settings in ["", "docker_resume off;"] {
+        let nginx = start(
+            &hub,
+            &format!("docker_follow_redirect on private=127.0.0.0/8; {settings} {}", fallback()),
+        );
+        for _ in 0..3 {
+            cdn_answers(&hub, vec![Fault::Status(503).reply(); 2]);
+            for _ in 0..2 {
+                assert_served(&get(&nginx.url(&path)).send(), FIRST, "failed");
+            }
+            assert_open(&hub, &nginx, &path, false, "whole");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_leaves_does_not_make_a_cdn_fail() {
+    let (hub, path) = hub_with_layer();
+    let nginx = start_resuming(&hub, "");
+    for http in ["reset", "close"] {
+        for _ in 0..3 {
+            cdn_answers(&hub, [Reply::Shaped(Shape::Slow(10_000, Duration::from_millis(20)))]);
+            let request = get(&nginx.url(&path));
+            let mut client = Connection::open(&request).unwrap();
+            client.start(&request).unwrap();
+            client.take(20_000).unwrap();
+            if http == "reset" {
+                client.reset();
+            } else {
+                drop(client);
+            }
+            wait_for("the CDN to be left", || hub.counts(CLOUDFLARE).open == 0);
+        }
+    }
+    cdn_answers(&hub, []);
+    assert_open(&hub, &nginx, &path, false, "nobody is to blame");
+    assert!(!nginx.errors().contains("breaker"), "{}", nginx.errors());
+}
+
+#[test]
+fn a_fallback_that_finishes_a_download_does_not_close_the_breaker() {
+    let (hub, path) = hub_with_layer();
+    let nginx = start_resuming(&hub, "");
+    let lost = Fault::Status(404).reply();
+    for _ in 0..3 {
+        // The registry leads to the CDN, and not again.
+        let replies = Mutex::new(VecDeque::from([Reply::Normal, lost.clone()]));
+        hub.route(REGISTRY, move |_| replies.lock().unwrap().pop_front().unwrap());
+        cdn_answers(&hub, [cut(), Fault::Status(403).reply()]);
+        let answer = get(&nginx.url(&path)).send();
+        assert!(answer.complete && answer.body == noise(3, LAYER), "finished");
+        hub.off(REGISTRY);
+    }
+    assert_eq!(asked(&hub, FIRST), 3);
+    assert_open(&hub, &nginx, &path, true, "cut thrice");
+
+    // What the fallback cuts is its own.
+    hub.on(FIRST, "/v2/", Fault::Shape(Shape::CutBody(1000, End::Close)));
+    let _ = get(&nginx.url(&path)).send();
+    nginx.wait_for_log(&format!("https://{FIRST}: breaker is open"));
 }
 
 #[test]
