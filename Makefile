@@ -22,7 +22,8 @@ MINUTES ?= 20
 module = objs/ngx_http_docker_module.so
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build install deb test matrix lint demo run bench fuzz hostile soak valgrind clean
+.PHONY: help setup build install deb test matrix lint demo run bench fuzz hostile soak valgrind asan \
+	clean
 
 help: ## List the targets, this one too
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +76,9 @@ soak: ## Let 200 clients pull for MINUTES (20) through faults, reloads and kille
 
 valgrind: ## Run the module's tests with nginx under valgrind
 	scripts/test --valgrind
+
+asan: ## Run the module's tests with nginx and the module under AddressSanitizer
+	scripts/test --asan
 
 clean: ## Remove what was built
 	$(CARGO) clean
