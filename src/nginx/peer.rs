@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use nginx_sys::{
     NGX_PEER_FAILED, ngx_alloc_chain_link, ngx_create_temp_buf, ngx_current_msec, ngx_exiting,
     ngx_handle_read_event, ngx_http_upstream_conf_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t,
-    ngx_palloc, ngx_peer_connection_t, ngx_pool_cleanup_add, ngx_pool_t, ngx_str_t, ngx_terminate,
-    ngx_uint_t, sockaddr, socklen_t,
+    ngx_palloc, ngx_peer_connection_t, ngx_pnalloc, ngx_pool_cleanup_add, ngx_pool_t,
+    ngx_sock_ntop, ngx_str_t, ngx_terminate, ngx_uint_t, sockaddr, socklen_t,
 };
 
 use super::idle::{self, Key, Limits};
@@ -289,6 +289,10 @@ unsafe extern "C" fn get(
     })
 }
 
+/// The longest text of an address and a port is shorter: 45 bytes of IPv6 (RFC 4291, section 2.2,
+/// with an IPv4 address at the end) and `[]:65535`.
+const NAME_ROOM: usize = 64;
+
 /// Writes address and name of this attempt; earlier ones are still named in `$upstream_addr`.
 ///
 /// # Safety
@@ -307,7 +311,6 @@ unsafe fn set_address(
         if name.is_null() || storage.is_null() {
             return Err(NoMemory);
         }
-        name.write(copy(peer.pool, address.to_string().as_bytes())?);
         let length = match address {
             SocketAddr::V4(v4) => {
                 storage.cast::<libc::sockaddr_in>().write(libc::sockaddr_in {
@@ -329,8 +332,17 @@ unsafe fn set_address(
                 size_of::<libc::sockaddr_in6>()
             }
         };
-        (*pc).sockaddr = storage.cast::<sockaddr>();
-        (*pc).socklen = length as socklen_t;
+        let (address, length) = (storage.cast::<sockaddr>(), length as socklen_t);
+        let text = ngx_pnalloc(peer.pool, NAME_ROOM).cast::<u8>();
+        if text.is_null() {
+            return Err(NoMemory);
+        }
+        name.write(ngx_str_t {
+            len: ngx_sock_ntop(address, length, text, NAME_ROOM, 1),
+            data: text,
+        });
+        (*pc).sockaddr = address;
+        (*pc).socklen = length;
         (*pc).name = name;
     }
     peer.current = Some(address);
