@@ -246,8 +246,7 @@ fn begin(r: Request<'_>, cache: ManifestCache) -> Option<Manifest> {
     let ctx = r.ctx::<Docker>().map(|ctx| ctx.borrow());
     let service = ctx.as_ref().and_then(|ctx| ctx.service.as_ref());
     let meant = service.filter(|_| upstream.is_none()).and_then(|service| service.meant());
-    let url = meant.map(|meant| &meant.url);
-    let path = url.map_or(r.path(), |url| url.uri.as_bytes());
+    let path = meant.map_or(r.path(), |meant| meant.uri().as_bytes());
     let reference = Reference::of(&kind::Request::of(b"GET", path))?;
     let names = r.request_lines().map(|(name, _)| name);
     if !r.is_head()
@@ -257,8 +256,8 @@ fn begin(r: Request<'_>, cache: ManifestCache) -> Option<Manifest> {
     }
 
     // All that this key decides is who asks by HEAD first, and who waits for whom.
-    let (host, port, query) = match (url, upstream) {
-        (Some(url), _) => (url.host.as_bytes(), url.port, &[][..]),
+    let (host, port, query) = match (meant.map(|meant| meant.origin()), upstream) {
+        (Some(origin), _) => (origin.host.as_bytes(), origin.port, &[][..]),
         (None, Some((host, port))) => (host, port, r.query()),
         (None, None) => (r.authority().unwrap_or_default(), 0, r.query()),
     };

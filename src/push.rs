@@ -4,6 +4,7 @@ use core::ffi::CStr;
 
 use rules::directive;
 use rules::error::Code;
+use rules::location::Url;
 use rules::registry::{By, Route, with_query};
 use rules::ticket::Ticket;
 
@@ -26,16 +27,20 @@ impl Directive for Push {
     }
 }
 
-/// Where the request for `route` goes in its registry.
-pub(crate) fn uri(r: Request<'_>, conf: &LocConf, route: &Route) -> Result<String, Answer> {
+/// Where an upload goes on that `route` is for, if it is for one.
+pub(crate) fn session(
+    r: Request<'_>,
+    conf: &LocConf,
+    route: &Route,
+) -> Result<Option<String>, Answer> {
     if !r.is_get_or_head() && !conf.push.unwrap_or(false) {
         return Err(registry::not_allowed("GET, HEAD", "this mirror takes no pushes"));
     }
-    let Some((session, query)) = &route.upload else { return Ok(route.uri.clone()) };
+    let Some((session, query)) = &route.upload else { return Ok(None) };
     let key = r.main_conf::<Docker>().token_key.as_ref();
     match key.and_then(|key| Ticket::open(session, key)) {
         Some(Ticket::Upload { registry, uri }) if registry == route.registry.name => {
-            Ok(with_query(uri, query))
+            Ok(Some(with_query(uri, query)))
         }
         _ => Err(registry::refused(404, Code::BlobUploadUnknown, "blob upload unknown here")),
     }
@@ -46,7 +51,7 @@ pub(crate) fn uri(r: Request<'_>, conf: &LocConf, route: &Route) -> Result<Strin
 /// Where an upload goes on is the registry's to say, in any form; clients get a ticket for it. On
 /// which host it says so does not matter: it knows itself by other names than we do.
 pub(crate) fn lead_back(r: Request<'_>, asked: &Asked) {
-    let Some(route) = &asked.route else { return };
+    let Some(route) = asked.route() else { return };
     for line in r.response_lines() {
         let value = if line.is("Location") {
             location(r, asked, route, line.value())
@@ -64,26 +69,31 @@ pub(crate) fn lead_back(r: Request<'_>, asked: &Asked) {
 }
 
 fn location(r: Request<'_>, asked: &Asked, route: &Route, value: &[u8]) -> Option<String> {
-    let url = asked.url.join(value).ok()?;
-    let repository = route.repository.as_ref()?;
-    let uploads = format!("/v2/{}/blobs/uploads/", repository.own);
-    let is_own = url.same_origin(&asked.url);
+    let url = meant(asked, value)?;
+    let uploads = format!("/v2/{}/blobs/uploads/", route.own_name()?);
+    let is_own = url.same_origin(asked.origin());
     let status = r.upstream()?.status();
     if (url.uri.starts_with(&uploads) && status < 300) || (is_own && status == 202) {
         let key = r.main_conf::<Docker>().token_key.as_ref()?;
         let ticket = Ticket::Upload { registry: route.registry.name.clone(), uri: url.uri };
-        let uri = format!("/v2/{}/blobs/uploads/{}", repository.client, ticket.seal(key));
+        let uri = format!("/v2/{}/blobs/uploads/{}", route.client_name()?, ticket.seal(key));
         return Some(named(route, uri));
     }
     route.client_uri(&url.uri).filter(|_| is_own).map(|uri| named(route, uri))
+}
+
+/// What a reference means in the answer to what was `asked`.
+fn meant(asked: &Asked, reference: &[u8]) -> Option<Url> {
+    let base = Url { uri: asked.uri().to_owned(), ..asked.origin().clone() };
+    base.join(reference).ok()
 }
 
 /// `<URL>; rel="next"` (OCI distribution-spec, "Listing Tags").
 fn link(asked: &Asked, route: &Route, value: &[u8]) -> Option<String> {
     let value = str::from_utf8(value).ok()?;
     let (target, parameters) = value.strip_prefix('<')?.split_once('>')?;
-    let url = asked.url.join(target.as_bytes()).ok()?;
-    let uri = route.client_uri(&url.uri).filter(|_| url.same_origin(&asked.url))?;
+    let url = meant(asked, target.as_bytes())?;
+    let uri = route.client_uri(&url.uri).filter(|_| url.same_origin(asked.origin()))?;
     Some(format!("<{}>{parameters}", named(route, uri)))
 }
 

@@ -50,7 +50,7 @@ impl Directive for DockerRegistry {
 /// What becomes of a request where registries are declared.
 pub(crate) struct Service {
     /// Whom to ask for what, or the answer to what cannot be asked.
-    asked: Result<Rc<Asked>, Answer>,
+    asked: Result<Asked, Answer>,
     progress: Progress,
     /// The resolver has answered.
     is_resolved: bool,
@@ -66,13 +66,59 @@ pub(crate) struct Service {
 }
 
 /// What goes to a registry.
-pub(crate) struct Asked {
+#[derive(Clone)]
+pub(crate) enum Asked {
+    /// A request of its API.
+    Api {
+        route: Route,
+        /// Where an upload goes on that the registry has begun.
+        session: Option<String>,
+    },
+    /// A token, from one of its realms.
+    Token(Token),
+}
+
+/// What is asked of a token server.
+#[derive(Clone)]
+pub(crate) struct Token {
     pub(crate) registry: Rc<Registry>,
     pub(crate) url: Url,
-    /// How the client asked for it; `None` for a token.
-    pub(crate) route: Option<Route>,
-    /// For whom a token is asked.
+    /// For whom.
     pub(crate) service: Option<String>,
+}
+
+impl Asked {
+    pub(crate) fn registry(&self) -> &Rc<Registry> {
+        match self {
+            Self::Api { route, .. } => &route.registry,
+            Self::Token(token) => &token.registry,
+        }
+    }
+
+    /// The server that is asked.
+    pub(crate) fn origin(&self) -> &Url {
+        match self {
+            Self::Api { route, .. } => &route.registry.origin,
+            Self::Token(token) => &token.url,
+        }
+    }
+
+    /// What it is asked for: path and query.
+    pub(crate) fn uri(&self) -> &str {
+        match self {
+            Self::Api { session: Some(uri), .. } => uri,
+            Self::Api { route, .. } => &route.uri,
+            Self::Token(token) => &token.url.uri,
+        }
+    }
+
+    /// How the client asked for it, if it is no token.
+    pub(crate) fn route(&self) -> Option<&Route> {
+        match self {
+            Self::Api { route, .. } => Some(route),
+            Self::Token(_) => None,
+        }
+    }
 }
 
 /// How far the addresses of a registry are found.
@@ -89,7 +135,7 @@ enum Progress {
 impl Service {
     /// What the client means, if the location's `proxy_pass` comes to ask for it.
     pub(crate) fn meant(&self) -> Option<&Asked> {
-        self.asked.as_deref().ok()
+        self.asked.as_ref().ok()
     }
 
     /// What goes to a registry; `None` if it is refused, or the location has another `proxy_pass`.
@@ -114,7 +160,7 @@ impl Service {
     /// Another mirror, which knows of no other registries, would take the request for one of its
     /// own.
     pub(crate) fn may_fall_back(&self) -> bool {
-        self.asked().is_none_or(|asked| asked.registry.default)
+        self.asked().is_none_or(|asked| asked.registry().default)
     }
 }
 
@@ -206,8 +252,10 @@ pub(crate) fn preaccess(r: Request<'_>, conf: &LocConf, content: Handler) -> Pha
         // A copy of a request has the handler that was put there for the request.
         let is_ours = core::ptr::fn_addr_eq(own, content);
         let handler = if is_ours { r.location_handler() } else { Some(own) };
-        let asked = ask(r, conf, registries).map(Rc::new);
-        let url = asked.as_ref().ok().map(|asked| asked.url.clone());
+        let asked = ask(r, conf, registries);
+        let main = r.main_conf::<Docker>();
+        let origin = asked.as_ref().ok().map(Asked::origin);
+        let origin = origin.filter(|origin| main.connects(origin)).cloned();
         let progress = Progress::Resolved(Vec::new());
         let service = Service {
             asked,
@@ -219,8 +267,8 @@ pub(crate) fn preaccess(r: Request<'_>, conf: &LocConf, content: Handler) -> Pha
             silence: None,
         };
         ctx.borrow_mut().service = Some(Box::new(service));
-        if let Some(url) = url.filter(|url| r.main_conf::<Docker>().connects(url)) {
-            resolve(r, ctx, &url);
+        if let Some(origin) = origin {
+            resolve(r, ctx, &origin);
         }
     }
 }
@@ -228,10 +276,8 @@ pub(crate) fn preaccess(r: Request<'_>, conf: &LocConf, content: Handler) -> Pha
 /// Whom the request asks for what.
 fn ask(r: Request<'_>, conf: &LocConf, registries: &Registries) -> Result<Asked, Answer> {
     let uri = r.uri();
-    let mut parts = uri.splitn(2, |byte| *byte == b'?');
-    if let Some(ticket) = parts.next().and_then(token::ticket) {
-        let query = String::from_utf8_lossy(parts.next().unwrap_or_default());
-        return token::ask(r, registries, ticket, &query);
+    if let Some((ticket, query)) = token::ticket(&uri) {
+        return token::ask(r, registries, ticket, query).map(Asked::Token);
     }
     let route = registries.route(&uri, r.authority()).map_err(|refusal| {
         let (status, code) = match refusal {
@@ -240,9 +286,8 @@ fn ask(r: Request<'_>, conf: &LocConf, registries: &Registries) -> Result<Asked,
         };
         refused(status, code, &refusal.to_string())
     })?;
-    let registry = Rc::clone(&route.registry);
-    let url = Url { uri: push::uri(r, conf, &route)?, ..registry.origin.clone() };
-    Ok(Asked { registry, url, route: Some(route), service: None })
+    let session = push::session(r, conf, &route)?;
+    Ok(Asked::Api { route, session })
 }
 
 /// The answer to a request that goes to no registry.
@@ -288,7 +333,7 @@ fn unresolved(r: Request<'_>, why: &str) {
     if let Some(ctx) = r.ctx::<Docker>()
         && let Some(Ok(asked)) = ctx.borrow().service.as_ref().map(|service| &service.asked)
     {
-        let host = &asked.url.host;
+        let host = &asked.origin().host;
         r.log(Level::Error, format_args!("{host}: could not be resolved ({why})"));
     }
     found(r, &[]);
@@ -299,7 +344,7 @@ fn found(r: Request<'_>, addresses: &[IpAddr]) {
     let mut ctx = ctx.borrow_mut();
     let Some(service) = &mut ctx.service else { return };
     let Ok(asked) = &service.asked else { return };
-    let port = asked.url.port;
+    let port = asked.origin().port;
     let addresses = addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
     service.progress = Progress::Resolved(addresses);
     service.is_resolved = true;
@@ -315,17 +360,18 @@ pub(crate) fn content(r: Request<'_>, with_form: BodyHandler) -> ngx_int_t {
         let again = main.and_then(|main| main.borrow().service.as_ref()?.again());
         ctx.borrow_mut().service = again;
     }
-    if let Err(refusal) = match token(ctx) {
-        Some((asked, stays_here)) => match token::refusal(r, &asked, stays_here) {
-            Some(refusal) => Err(refusal),
-            None if r.is_post() => match token::read_form(r, with_form) {
-                Ok(rc) => return rc,
-                Err(refusal) => Err(refusal),
-            },
-            None => Ok(()),
+    let token =
+        token(&ctx.borrow()).map(|(token, stays_here)| token::refusal(r, token, stays_here));
+    let refusal = match token {
+        Some(None) if r.is_post() => match token::read_form(r, with_form) {
+            Ok(rc) => return rc,
+            Err(refusal) => Some(refusal),
         },
-        None => Ok(()),
-    } && let Some(service) = &mut ctx.borrow_mut().service
+        Some(refusal) => refusal,
+        None => None,
+    };
+    if let Some(refusal) = refusal
+        && let Some(service) = &mut ctx.borrow_mut().service
     {
         service.asked = Err(refusal);
     }
@@ -336,23 +382,22 @@ pub(crate) fn content(r: Request<'_>, with_form: BodyHandler) -> ngx_int_t {
 /// The form of a POST for a token was read.
 pub(crate) fn with_form(r: Request<'_>) {
     let Some(ctx) = r.ctx::<Docker>() else { return r.finalize(ERROR) };
-    let rewritten = token(ctx).and_then(|(asked, _)| token::rewrite_form(r, &asked));
+    let rewritten = token(&ctx.borrow()).and_then(|(token, _)| token::rewrite_form(r, token));
     let rc = if rewritten.is_some() { pass_on(r, ctx) } else { BAD_REQUEST };
     r.finalize(rc);
 }
 
 /// What is asked, if that is a token, and whether it is asked on this machine.
-fn token(ctx: &RefCell<RequestCtx>) -> Option<(Rc<Asked>, bool)> {
-    let ctx = ctx.borrow();
+fn token(ctx: &RequestCtx) -> Option<(&Token, bool)> {
     let service = ctx.service.as_ref()?;
-    let asked = service.asked.as_ref().ok().filter(|asked| asked.route.is_none())?;
+    let Ok(Asked::Token(token)) = &service.asked else { return None };
     let stays_here = match &service.progress {
         Progress::Done(addresses) => {
             !addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback())
         }
         _ => false,
     };
-    Some((Rc::clone(asked), stays_here))
+    Some((token, stays_here))
 }
 
 /// Has the location's own content handler answer, or answers itself where that is to be refused.
@@ -384,14 +429,17 @@ fn pass_on(r: Request<'_>, ctx: &RefCell<RequestCtx>) -> ngx_int_t {
 }
 
 /// `$docker_upstream`, for `proxy_pass`.
-pub(crate) fn upstream_url(r: Request<'_>) -> Option<Vec<u8>> {
+pub(crate) fn upstream_url(r: Request<'_>) -> Option<&[u8]> {
     let ctx = r.ctx::<Docker>()?;
     let borrowed = ctx.borrow();
     let service = borrowed.service.as_ref()?;
     if let Ok(asked) = &service.asked {
         service.is_used.set(true);
-        let Url { scheme, uri, .. } = &asked.url;
-        return Some(format!("{}://{}{uri}", scheme.as_str(), asked.url.authority()).into_bytes());
+        let Url { scheme, host, port, .. } = asked.origin();
+        let port = if *port == scheme.default_port() { String::new() } else { format!(":{port}") };
+        let parts = [scheme.as_str(), "://", host, &port, asked.uri()];
+        // Without memory, nginx says so itself soon.
+        return r.joined(parts).ok();
     }
     drop(borrowed);
     let mut ctx = ctx.try_borrow_mut().ok()?;
@@ -406,7 +454,7 @@ pub(crate) fn upstream_url(r: Request<'_>) -> Option<Vec<u8>> {
 pub(crate) fn name(r: Request<'_>) -> Option<Vec<u8>> {
     let ctx = r.ctx::<Docker>()?.borrow();
     let asked = ctx.service.as_ref()?.asked.as_ref().ok()?;
-    Some(asked.registry.name.clone().into_bytes())
+    Some(asked.registry().name.clone().into_bytes())
 }
 
 /// Whom a request to a registry connects to.
@@ -418,8 +466,8 @@ pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
     };
     let u = r.upstream()?;
     Some(Plan {
-        tls: asked.url.scheme == Scheme::Https,
-        host: u.tls_name().unwrap_or_else(|| asked.url.host.clone()),
+        tls: asked.origin().scheme == Scheme::Https,
+        host: u.tls_name().unwrap_or_else(|| asked.origin().host.clone()),
         addresses: addresses.clone(),
         request: None,
         silence: resume::stall(r),
@@ -435,9 +483,8 @@ pub(crate) fn finish(r: Request<'_>, conf: &LocConf) {
     if !conf.is_follow && r.is_main() {
         push::lead_back(r, asked);
     }
-    let named = asked.route.as_ref().is_some_and(|route| route.by == By::Namespace);
-    if named {
-        name_namespace(r, &asked.registry);
+    if asked.route().is_some_and(|route| route.by == By::Namespace) {
+        name_namespace(r, asked.registry());
     }
 }
 

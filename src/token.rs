@@ -22,7 +22,7 @@ use crate::module::Docker;
 use crate::nginx::conf::{Conf, Directive, SetError};
 use crate::nginx::log::Level;
 use crate::nginx::request::{BodyHandler, Request};
-use crate::registry::{self, Asked};
+use crate::registry::{self, Asked, Token};
 
 /// The longest form that asks for a token, in bytes: refresh tokens take some kilobytes.
 const MAX_FORM: usize = 64 * 1024;
@@ -71,8 +71,8 @@ pub(crate) fn challenge(
     base: &[u8],
     bearer: &Bearer,
 ) -> Option<Bearer> {
-    let registry = &asked.registry;
-    let route = asked.route.as_ref()?;
+    let route = asked.route()?;
+    let registry = &route.registry;
     let key = r.main_conf::<Docker>().token_key.as_ref()?;
     if !Url::parse(bearer.realm.as_bytes()).is_ok_and(|realm| registry.trusts(&realm)) {
         r.log(
@@ -98,10 +98,14 @@ pub(crate) fn challenge(
     })
 }
 
-/// The ticket in a path that is none of the registry API.
-pub(crate) fn ticket(path: &[u8]) -> Option<&str> {
-    let (before, ticket) = str::from_utf8(path).ok()?.rsplit_once("/token/")?;
-    (!before.starts_with("/v2/")).then_some(ticket)
+/// The ticket in the path of a URI that is none of the registry API's, and the query.
+pub(crate) fn ticket(uri: &[u8]) -> Option<(&str, &str)> {
+    if uri.starts_with(b"/v2/") {
+        return None;
+    }
+    let uri = str::from_utf8(uri).ok()?;
+    let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+    Some((path.rsplit_once("/token/")?.1, query))
 }
 
 /// Whom a request with `ticket` asks for a token, and how.
@@ -110,7 +114,7 @@ pub(crate) fn ask(
     registries: &Registries,
     ticket: &str,
     query: &str,
-) -> Result<Asked, Answer> {
+) -> Result<Token, Answer> {
     let refused = || registry::refused(400, Code::Denied, "this is no token URL of this mirror");
     let key = r.main_conf::<Docker>().token_key.as_ref().ok_or_else(refused)?;
     let Some(Ticket::Realm { registry, realm, service }) = Ticket::open(ticket, key) else {
@@ -134,7 +138,7 @@ pub(crate) fn ask(
     if r.is_get() {
         url.uri = with_query(url.uri, &registry.own_form(query, service.as_deref()));
     }
-    Ok(Asked { registry, url, route: None, service })
+    Ok(Token { registry, url, service })
 }
 
 /// The token for a registry that wants none, to a client that has learned from another that it
@@ -154,13 +158,13 @@ pub(crate) fn drop_none(r: Request<'_>) {
     }
 }
 
-/// Why the credentials that come with a request for a token must not go to `asked`; they go over
+/// Why the credentials that come with a request for `token` must not go to its server; they go over
 /// TLS to a server that was verified, or stay on this machine.
-pub(crate) fn refusal(r: Request<'_>, asked: &Asked, is_loopback: bool) -> Option<Answer> {
+pub(crate) fn refusal(r: Request<'_>, token: &Token, is_loopback: bool) -> Option<Answer> {
     let carries = r.is_post() || r.request_line("Authorization").is_some();
     let is_verified = || {
         let proxy = r.main_conf::<Docker>().proxy;
-        asked.url.scheme == Scheme::Https
+        token.url.scheme == Scheme::Https
             && proxy.is_some_and(|proxy| r.location().verifies_upstream(proxy))
     };
     if !carries || is_loopback || is_verified() {
@@ -170,7 +174,7 @@ pub(crate) fn refusal(r: Request<'_>, asked: &Asked, is_loopback: bool) -> Optio
         Level::Error,
         format_args!(
             "credentials are not sent to {}: it is not https, or \"proxy_ssl_verify\" is off",
-            asked.url.authority()
+            token.url.authority()
         ),
     );
     Some(registry::refused(
@@ -195,8 +199,8 @@ pub(crate) fn read_form(r: Request<'_>, then: BodyHandler) -> Result<ngx_int_t, 
 }
 
 /// Has the form that was read ask as the registry's own clients ask.
-pub(crate) fn rewrite_form(r: Request<'_>, asked: &Asked) -> Option<()> {
+pub(crate) fn rewrite_form(r: Request<'_>, token: &Token) -> Option<()> {
     let form = String::from_utf8(r.body()?).ok()?;
-    let own = asked.registry.own_form(&form, asked.service.as_deref());
+    let own = token.registry.own_form(&form, token.service.as_deref());
     r.set_body(own.as_bytes()).ok()
 }

@@ -5,33 +5,33 @@ use rules::kind;
 use crate::conf::LocConf;
 use crate::module::Docker;
 use crate::nginx::request::Request;
-use crate::nginx::variable::Getter;
+use crate::nginx::variable::Getter::{self, Lent, Made};
 use crate::{breaker, fallback, manifest, origin, registry, resume};
 
 pub(crate) static TABLE: [(&str, Getter); 17] = [
-    ("docker_digest", |r| part(r, |request| request.digest)),
-    ("docker_fallback", fallback_name),
-    ("docker_fallback_reason", fallback_reason),
-    ("docker_kind", |r| part(r, |request| request.kind.as_str().as_bytes())),
-    ("docker_manifest_cache", manifest::status),
-    ("docker_origin_host", origin_host),
-    ("docker_ratelimit_remaining", remaining),
-    ("docker_redirects", redirects),
-    ("docker_reference", |r| part(r, |request| request.reference)),
-    ("docker_repository", |r| part(r, |request| request.repository)),
-    ("docker_registry", registry::name),
-    ("docker_resumes", resume::count),
-    ("docker_upstream", registry::upstream_url),
+    ("docker_digest", Lent(|r| part(r, |request| request.digest))),
+    ("docker_fallback", Made(fallback_name)),
+    ("docker_fallback_reason", Made(fallback_reason)),
+    ("docker_kind", Lent(|r| part(r, |request| request.kind.as_str().as_bytes()))),
+    ("docker_manifest_cache", Made(manifest::status)),
+    ("docker_origin_host", Made(origin_host)),
+    ("docker_ratelimit_remaining", Made(remaining)),
+    ("docker_redirects", Made(redirects)),
+    ("docker_reference", Lent(|r| part(r, |request| request.reference))),
+    ("docker_repository", Lent(|r| part(r, |request| request.repository))),
+    ("docker_registry", Made(registry::name)),
+    ("docker_resumes", Made(resume::count)),
+    ("docker_upstream", Lent(registry::upstream_url)),
     // For follow.conf only.
-    ("docker_target", origin::target_url),
-    ("docker_target_certificate", |_| Some(Vec::new())),
-    ("docker_target_method", origin::target_method),
-    ("docker_target_name", origin::target_name),
+    ("docker_target", Made(origin::target_url)),
+    ("docker_target_certificate", Lent(|_| Some(&[]))),
+    ("docker_target_method", Made(origin::target_method)),
+    ("docker_target_name", Made(origin::target_name)),
 ];
 
 /// A part of what the client asks for, which is known before anybody is asked.
-fn part<'r>(r: Request<'r>, of: impl FnOnce(kind::Request<'r>) -> &'r [u8]) -> Option<Vec<u8>> {
-    Some(of(kind::Request::of(r.method(), r.client_uri())).to_vec())
+fn part<'r>(r: Request<'r>, of: impl FnOnce(kind::Request<'r>) -> &'r [u8]) -> Option<&'r [u8]> {
+    Some(of(kind::Request::of(r.method(), r.client_uri())))
 }
 
 /// Why another than the first upstream was asked; empty if none was.

@@ -205,22 +205,32 @@ fn is_token(path: &[u8], query: &[u8]) -> bool {
 
 /// `<name>`: components of lower-case letters and digits, which `.`, `_`, `__` or dashes join.
 pub(crate) fn is_name(name: &[u8]) -> bool {
-    let is_component = |component: &[u8]| {
-        let mut rest = component;
-        while let Some(at) = rest.iter().position(|byte| !is_lower(*byte)) {
-            let (word, behind) = rest.split_at_checked(at).unwrap_or((rest, b""));
-            let end = behind.iter().position(|byte| is_lower(*byte)).unwrap_or(behind.len());
-            let separator;
-            (separator, rest) = behind.split_at_checked(end).unwrap_or((behind, b""));
-            let joins = matches!(separator, b"." | b"_" | b"__")
-                || separator.iter().all(|byte| *byte == b'-');
-            if word.is_empty() || !joins {
-                return false;
-            }
+    /// What the last bytes were.
+    #[derive(Clone, Copy, Eq, PartialEq)]
+    enum Behind {
+        Start,
+        Word,
+        Dot,
+        Underscore,
+        Underscores,
+        Dashes,
+    }
+    let mut behind = Behind::Start;
+    for byte in name {
+        if is_lower(*byte) {
+            behind = Behind::Word;
+            continue;
         }
-        !rest.is_empty()
-    };
-    name.len() <= MAX_NAME && name.split(|byte| *byte == b'/').all(is_component)
+        behind = match (*byte, behind) {
+            (b'/', Behind::Word) => Behind::Start,
+            (b'.', Behind::Word) => Behind::Dot,
+            (b'_', Behind::Word) => Behind::Underscore,
+            (b'_', Behind::Underscore) => Behind::Underscores,
+            (b'-', Behind::Word | Behind::Dashes) => Behind::Dashes,
+            _ => return false,
+        };
+    }
+    behind == Behind::Word && name.len() <= MAX_NAME
 }
 
 fn is_lower(byte: u8) -> bool {

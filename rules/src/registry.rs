@@ -185,7 +185,13 @@ impl Registry {
 
 /// The declared registries.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Registries(Vec<Rc<Registry>>);
+pub struct Registries {
+    all: Vec<Rc<Registry>>,
+    /// The one that is meant by requests that name none.
+    default: Option<Rc<Registry>>,
+    /// The hosts that mean one.
+    aliases: Vec<(String, Rc<Registry>)>,
+}
 
 impl Registries {
     /// Declares a further registry.
@@ -194,34 +200,39 @@ impl Registries {
     ///
     /// If a request could then mean two.
     pub fn add(&mut self, registry: Registry) -> Result<(), Conflict> {
-        for other in &self.0 {
-            if other.name == registry.name {
-                return Err(Conflict::Name(registry.name));
-            }
-            if other.default && registry.default {
-                return Err(Conflict::Default(other.name.clone()));
-            }
-            if let Some(alias) = registry.aliases.iter().find(|a| other.aliases.contains(a)) {
-                return Err(Conflict::Alias(alias.clone()));
-            }
+        if self.get(&registry.name).is_some() {
+            return Err(Conflict::Name(registry.name));
         }
-        self.0.push(Rc::new(registry));
+        if let Some(other) = self.default.as_ref().filter(|_| registry.default) {
+            return Err(Conflict::Default(other.name.clone()));
+        }
+        let is_taken = |alias: &&String| self.aliases.iter().any(|(other, _)| other == *alias);
+        if let Some(alias) = registry.aliases.iter().find(is_taken) {
+            return Err(Conflict::Alias(alias.clone()));
+        }
+        let registry = Rc::new(registry);
+        let aliases = registry.aliases.iter().map(|alias| (alias.clone(), Rc::clone(&registry)));
+        self.aliases.extend(aliases);
+        if registry.default {
+            self.default = Some(Rc::clone(&registry));
+        }
+        self.all.push(registry);
         Ok(())
     }
 
     /// All of them, in the order of their declarations.
     pub fn iter(&self) -> impl Iterator<Item = &Registry> {
-        self.0.iter().map(Rc::as_ref)
+        self.all.iter().map(Rc::as_ref)
     }
 
     /// The registry of this name.
     pub fn get(&self, name: &str) -> Option<&Rc<Registry>> {
-        self.0.iter().find(|registry| registry.name == name)
+        self.all.iter().find(|registry| registry.name == name)
     }
 
     /// The registry whose name is the first segment of `name`, if it has further ones.
     fn of_prefix(&self, name: &str) -> Option<&Rc<Registry>> {
-        self.0.iter().find(|registry| registry.without_prefix(name).is_some())
+        self.get(name.split_once('/')?.0)
     }
 
     /// The registry whose prefix a scope in a query has that asks for a token. A client that learned
@@ -235,14 +246,12 @@ impl Registries {
 
     /// The registry that `host`, with or without a port, is an alias of.
     fn of_alias(&self, host: &[u8]) -> Option<&Rc<Registry>> {
+        if self.aliases.is_empty() {
+            return None;
+        }
         let host = Authority::parse(host).ok()?.host;
-        self.0
-            .iter()
-            .find(|registry| registry.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(host)))
-    }
-
-    fn of_none(&self) -> Option<&Rc<Registry>> {
-        self.0.iter().find(|registry| registry.default)
+        let found = self.aliases.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(host));
+        found.map(|(_, registry)| registry)
     }
 }
 
@@ -279,20 +288,22 @@ pub struct Route {
     pub by: By,
     /// What is asked for there: path and query.
     pub uri: String,
-    /// The repository that is asked for; not for `/v2/` and `/v2/_catalog`.
-    pub repository: Option<Repository>,
+    /// Not for `/v2/` and `/v2/_catalog`.
+    repository: Option<Repository>,
     /// What stands behind the session of an upload, where the request continues one: the session's
     /// last segment, and the query.
     pub upload: Option<(String, String)>,
 }
 
-/// One repository under its two names.
+/// The repository that is asked for, under its two names.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Repository {
-    /// As the client asks for it, with a registry's prefix if there was one.
-    pub client: String,
-    /// As the registry has it.
-    pub own: String,
+struct Repository {
+    /// Where in the route's URI its registry's own name for it ends.
+    end: usize,
+    /// The client has put the registry's name in front.
+    has_prefix: bool,
+    /// The client has left `library/` out.
+    is_official: bool,
 }
 
 /// Why a request goes nowhere.
@@ -329,79 +340,118 @@ impl Registries {
     /// ways: with an escape in the name, an empty or a dot segment, a byte that a path does not
     /// hold.
     pub fn route(&self, uri: &[u8], host: Option<&[u8]>) -> Result<Route, Refusal> {
-        let uri = str::from_utf8(uri).map_err(|_| Refusal::Invalid)?;
-        if !uri.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\' && byte != b'#') {
+        let is_plain = |byte: u8| byte.is_ascii_graphic() & (byte != b'\\') & (byte != b'#');
+        // Without a branch for each byte, many are looked at in one step.
+        if !uri.iter().fold(true, |all, byte| all & is_plain(*byte)) {
             return Err(Refusal::Invalid);
         }
-        let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+        let uri = str::from_utf8(uri).map_err(|_| Refusal::Invalid)?;
+        let (path, query) = split_once(uri, b'?').unwrap_or((uri, ""));
         let rest = match path {
             "/v2" => "",
             _ => path.strip_prefix("/v2/").ok_or(Refusal::Invalid)?,
         };
         let (namespace, query) = without_namespace(query)?;
-
-        let named = match &namespace {
-            Some(namespace) => {
-                let unknown = || Refusal::Unknown(namespace.clone());
-                Some((self.get(namespace).ok_or_else(unknown)?, By::Namespace))
-            }
-            None => None,
+        let name = match rest {
+            "" | "_catalog" => None,
+            _ => Some(split_name(rest).ok_or(Refusal::Invalid)?),
         };
-        let otherwise = || {
-            let alias = host.and_then(|host| self.of_alias(host)).map(|r| (r, By::Alias));
-            alias.or_else(|| self.of_none().map(|registry| (registry, By::Default)))
-        };
-        let none = || Refusal::Unknown(String::new());
+        let (registry, by) = self.meant(namespace.as_deref(), name.map(|(name, _)| name), host)?;
 
-        if rest.is_empty() || rest == "_catalog" {
-            let (registry, by) = named.or_else(otherwise).ok_or_else(none)?;
+        let mut uri = String::with_capacity("/v2/library/".len() + rest.len() + 1 + query.len());
+        uri.push_str("/v2/");
+        let Some((name, tail)) = name else {
+            uri.push_str(rest);
             let registry = Rc::clone(registry);
-            let uri = with_query(format!("/v2/{rest}"), &query);
-            return Ok(Route { registry, by, uri, repository: None, upload: None });
-        }
-
-        let (name, tail) = split_name(rest).ok_or(Refusal::Invalid)?;
-        let prefix = || self.of_prefix(name).map(|registry| (registry, By::Prefix));
-        let (registry, by) = match named.or_else(prefix) {
-            Some(named) => named,
-            None => {
-                let (registry, by) = otherwise().ok_or_else(none)?;
-                // A host that is not declared must not be taken for a repository of the default's.
-                match name.split_once('/') {
-                    Some((first, _)) if by == By::Default && first.contains(['.', ':']) => {
-                        return Err(Refusal::Unknown(first.to_owned()));
-                    }
-                    _ => (registry, by),
-                }
-            }
+            return Ok(Route {
+                registry,
+                by,
+                uri: with_query(uri, &query),
+                repository: None,
+                upload: None,
+            });
         };
-        if !is_name(registry.without_prefix(name).unwrap_or(name).as_bytes()) {
+        let without_prefix = registry.without_prefix(name);
+        let has_prefix = without_prefix.is_some();
+        let name = without_prefix.unwrap_or(name);
+        if !is_name(name.as_bytes()) {
             return Err(Refusal::Invalid);
         }
-        let own = registry.own_name(name).into_owned();
-        let query = with_own_source(registry, &query);
-        let uri = with_query(format!("/v2/{own}{tail}"), &query);
+        let is_official = registry.library && !name.contains('/');
+        if is_official {
+            uri.push_str("library/");
+        }
+        uri.push_str(name);
+        let repository = Some(Repository { end: uri.len(), has_prefix, is_official });
+        uri.push_str(tail);
+        let query = with_own_source(registry, query);
         let session = tail.strip_prefix("/blobs/uploads/").filter(|session| !session.is_empty());
-        let upload = session.map(|session| (session.to_owned(), query));
-        let repository = Some(Repository { client: name.to_owned(), own });
+        let upload = session.map(|session| (session.to_owned(), query.clone().into_owned()));
         let registry = Rc::clone(registry);
-        Ok(Route { registry, by, uri, repository, upload })
+        Ok(Route { registry, by, uri: with_query(uri, &query), repository, upload })
+    }
+
+    /// The registry that a request means which names it by `namespace`, by the first segment of the
+    /// repository's `name`, by `host`, or not at all.
+    fn meant(
+        &self,
+        namespace: Option<&str>,
+        name: Option<&str>,
+        host: Option<&[u8]>,
+    ) -> Result<(&Rc<Registry>, By), Refusal> {
+        if let Some(namespace) = namespace {
+            let unknown = || Refusal::Unknown(namespace.to_owned());
+            return Ok((self.get(namespace).ok_or_else(unknown)?, By::Namespace));
+        }
+        let first = name.and_then(|name| split_once(name, b'/')).map(|(first, _)| first);
+        if let Some(registry) = first.and_then(|first| self.get(first)) {
+            return Ok((registry, By::Prefix));
+        }
+        if let Some(registry) = host.and_then(|host| self.of_alias(host)) {
+            return Ok((registry, By::Alias));
+        }
+        match (&self.default, first) {
+            (None, _) => Err(Refusal::Unknown(String::new())),
+            // A host that is not declared must not be taken for a repository of the default's.
+            (Some(_), Some(first)) if first.bytes().any(|byte| matches!(byte, b'.' | b':')) => {
+                Err(Refusal::Unknown(first.to_owned()))
+            }
+            (Some(registry), _) => Ok((registry, By::Default)),
+        }
     }
 }
 
 impl Route {
+    /// The repository that is asked for, as its registry has it; not for `/v2/` and `/v2/_catalog`.
+    pub fn own_name(&self) -> Option<&str> {
+        self.uri.get("/v2/".len()..self.repository.as_ref()?.end)
+    }
+
+    /// The same as the client asks for it: with a registry's prefix if there was one.
+    pub fn client_name(&self) -> Option<String> {
+        let (repository, own) = (self.repository.as_ref()?, self.own_name()?);
+        let name = own.strip_prefix("library/").filter(|_| repository.is_official).unwrap_or(own);
+        Some(if repository.has_prefix {
+            format!("{}/{name}", self.registry.name)
+        } else {
+            name.to_owned()
+        })
+    }
+
     /// The URI by which this client reaches what the registry has at `uri`; `None` if that is
     /// nothing of the request's repository.
     pub fn client_uri(&self, uri: &str) -> Option<String> {
-        let Repository { client, own } = self.repository.as_ref()?;
-        let tail = uri.strip_prefix("/v2/")?.strip_prefix(own.as_str())?;
-        tail.starts_with('/').then(|| format!("/v2/{client}{tail}"))
+        let tail = uri.strip_prefix("/v2/")?.strip_prefix(self.own_name()?)?;
+        if !tail.starts_with('/') {
+            return None;
+        }
+        Some(format!("/v2/{}{tail}", self.client_name()?))
     }
 
     /// The scopes of a challenge (RFC 6749, section 3.3) as this client has to ask for them.
     pub fn client_scope(&self, scope: &str) -> String {
-        each_name(scope, |name| match &self.repository {
-            Some(Repository { client, own }) if own == name => client.clone(),
+        each_name(scope, |name| match self.client_name() {
+            Some(client) if self.own_name() == Some(name) => client,
             _ if self.by == By::Prefix => format!("{}/{name}", self.registry.name),
             _ => name.to_owned(),
         })
@@ -493,7 +543,10 @@ fn each_name(scope: &str, name: impl Fn(&str) -> String) -> String {
 }
 
 /// The value of `ns`, if there is one, and the query without it.
-fn without_namespace(query: &str) -> Result<(Option<String>, String), Refusal> {
+fn without_namespace(query: &str) -> Result<(Option<String>, Cow<'_, str>), Refusal> {
+    if query.is_empty() || !query.contains("ns=") {
+        return Ok((None, Cow::Borrowed(query)));
+    }
     let mut namespace = None;
     let mut kept = Vec::new();
     for pair in query.split('&') {
@@ -513,12 +566,15 @@ fn without_namespace(query: &str) -> Result<(Option<String>, String), Refusal> {
     {
         return Err(Refusal::Invalid);
     }
-    Ok((namespace, kept.join("&")))
+    Ok((namespace, Cow::Owned(kept.join("&"))))
 }
 
 /// The query with the registry's own name of the repository that a blob is mounted from (OCI
 /// distribution-spec, "Mounting a blob from another repository").
-fn with_own_source(registry: &Registry, query: &str) -> String {
+fn with_own_source<'q>(registry: &Registry, query: Cow<'q, str>) -> Cow<'q, str> {
+    if query.is_empty() || !query.contains("from=") {
+        return query;
+    }
     let pairs = query.split('&').map(|pair| {
         let Some(written) = pair.strip_prefix("from=") else { return Cow::Borrowed(pair) };
         let name = written.replace("%2F", "/").replace("%2f", "/").replace("%3A", ":");
@@ -527,7 +583,19 @@ fn with_own_source(registry: &Registry, query: &str) -> String {
             _ => Cow::Borrowed(pair),
         }
     });
-    pairs.collect::<Vec<_>>().join("&")
+    Cow::Owned(pairs.collect::<Vec<_>>().join("&"))
+}
+
+/// As `split_once`, which searches in a way that pays for long texts.
+fn split_once(text: &str, at: u8) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|byte| byte == at)?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
+}
+
+/// The same from the end, at a slash.
+fn rsplit_once(text: &str) -> Option<(&str, &str)> {
+    let at = text.bytes().rposition(|byte| byte == b'/')?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
 }
 
 /// `uri` with `query` at the end of its own, if that is anything.
@@ -542,8 +610,8 @@ pub fn with_query(mut uri: String, query: &str) -> String {
 /// `name/manifests/reference` and its siblings → the name, and the rest with its slash (OCI
 /// distribution-spec, "Endpoints"). A name may hold these words itself: the last one counts.
 fn split_name(path: &str) -> Option<(&str, &str)> {
-    let (before, last) = path.rsplit_once('/')?;
-    let (name, kind) = before.rsplit_once('/')?;
+    let (before, last) = rsplit_once(path)?;
+    let (name, kind) = rsplit_once(before)?;
     let name = match (kind, last) {
         // A new upload, or one that goes on.
         ("uploads", _) => name.strip_suffix("/blobs")?,
@@ -557,7 +625,8 @@ fn split_name(path: &str) -> Option<(&str, &str)> {
 
 /// A segment that nobody takes for several, for another directory, or for more than text.
 fn is_plain(segment: &str) -> bool {
-    let mut decoded = Vec::with_capacity(segment.len());
+    let mut length = 0;
+    let mut dots = 0;
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {
         let byte = match byte {
@@ -568,10 +637,13 @@ fn is_plain(segment: &str) -> bool {
             byte if is_path_byte(byte) => byte,
             _ => return false,
         };
-        decoded.push(byte);
+        if !byte.is_ascii_graphic() || matches!(byte, b'/' | b'\\' | b'%' | b'?' | b'#') {
+            return false;
+        }
+        length += 1;
+        dots += usize::from(byte == b'.');
     }
-    decoded.iter().all(|byte| byte.is_ascii_graphic() && !b"/\\%?#".contains(byte))
-        && !matches!(decoded.as_slice(), b"." | b"..")
+    !(matches!(length, 1 | 2) && dots == length)
 }
 
 #[cfg(test)]

@@ -370,12 +370,11 @@ proptest! {
         let route = all.route(uri.as_bytes(), None).unwrap();
         prop_assert_eq!(route.by, by);
         prop_assert!(route.uri.ends_with(&tail));
-        let named = route.repository.as_ref().unwrap();
         let own = match (by, repository.contains('/')) {
             (By::Default, false) => format!("library/{repository}"),
             _ => repository.clone(),
         };
-        prop_assert_eq!(&named.own, &own);
+        prop_assert_eq!(route.own_name(), Some(own.as_str()));
 
         let client = route.client_uri(&route.uri).unwrap();
         let asked = uri.replace("?ns=ghcr.io", "").replace("&ns=ghcr.io", "");

@@ -5,6 +5,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
+use std::borrow::Cow;
 
 use nginx_sys::{
     NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_POST,
@@ -13,7 +14,7 @@ use nginx_sys::{
     ngx_http_core_module, ngx_http_core_run_phases, ngx_http_discard_request_body,
     ngx_http_finalize_request, ngx_http_log_ctx_t, ngx_http_output_filter,
     ngx_http_read_client_request_body, ngx_http_request_t, ngx_http_run_posted_requests,
-    ngx_http_send_header, ngx_http_update_location_config, ngx_int_t, ngx_log_t,
+    ngx_http_send_header, ngx_http_update_location_config, ngx_int_t, ngx_log_t, ngx_pnalloc,
     ngx_pool_cleanup_add, ngx_pool_t, ngx_table_elt_t, ngx_uint_t,
 };
 
@@ -538,17 +539,35 @@ impl<'r> Request<'r> {
     }
 
     /// Path and query as the client sent them; as `rewrite` made them, where one did.
-    pub(crate) fn uri(self) -> Vec<u8> {
+    pub(crate) fn uri(self) -> Cow<'r, [u8]> {
         // SAFETY: plain fields of a live request, whose strings live in its pool.
         unsafe {
             let r = self.as_ptr();
             if Bits::valid_unparsed_uri_raw(self.bits()) != 0 {
-                return bytes((*r).unparsed_uri).to_vec();
+                return Cow::Borrowed(bytes((*r).unparsed_uri));
             }
             match bytes((*r).args) {
-                [] => bytes((*r).uri).to_vec(),
-                args => [bytes((*r).uri), b"?", args].concat(),
+                [] => Cow::Borrowed(bytes((*r).uri)),
+                args => Cow::Owned([bytes((*r).uri), b"?", args].concat()),
             }
+        }
+    }
+
+    /// These texts in one, which lives as long as the request.
+    pub(crate) fn joined<const N: usize>(self, parts: [&str; N]) -> Result<&'r [u8], NoMemory> {
+        let length = parts.iter().map(|part| part.len()).sum();
+        // SAFETY: the memory is the pool's, `length` bytes long, and written whole.
+        unsafe {
+            let start = ngx_pnalloc(self.pool(), length).cast::<u8>();
+            if start.is_null() {
+                return Err(NoMemory);
+            }
+            let mut end = start;
+            for part in parts {
+                ptr::copy_nonoverlapping(part.as_ptr(), end, part.len());
+                end = end.add(part.len());
+            }
+            Ok(core::slice::from_raw_parts(start, length))
         }
     }
 

@@ -5,11 +5,18 @@ use nginx_sys::{
     ngx_http_variable_value_t, ngx_int_t, ngx_uint_t,
 };
 
+use super::bits::ngx_variable_value_t as Bits;
 use super::request::Request;
-use super::{ERROR, NoMemory, OK, copy, guard, literal};
+use super::{ERROR, NoMemory, OK, bytes, copy, guard, literal};
 
 /// Computes a variable's value anew at every use; `None` is "not found", printed as "-".
-pub(crate) type Getter = fn(Request<'_>) -> Option<Vec<u8>>;
+#[derive(Clone, Copy)]
+pub(crate) enum Getter {
+    /// The value is made for this use.
+    Made(fn(Request<'_>) -> Option<Vec<u8>>),
+    /// It lives as long as the request.
+    Lent(for<'r> fn(Request<'r>) -> Option<&'r [u8]>),
+}
 
 /// Declares variables in `preconfiguration`. The index of each in `table` tells them apart.
 pub(crate) fn declare(
@@ -49,18 +56,27 @@ unsafe extern "C" fn get(
         unsafe {
             let entry = &*core::ptr::with_exposed_provenance::<(&'static str, Getter)>(data);
             let r = Request::new(r);
-            (*value).set_no_cacheable(1);
-            match entry.1(r) {
+            // Those of bindgen 0.72 go bit by bit.
+            let bits = value.cast::<Bits>();
+            Bits::set_no_cacheable_raw(bits, 1);
+            let text = match entry.1 {
+                Getter::Made(get) => match get(r).map(|text| copy(r.pool(), &text)) {
+                    Some(Ok(text)) => Some(bytes(text)),
+                    Some(Err(NoMemory)) => return ERROR,
+                    None => None,
+                },
+                Getter::Lent(get) => get(r),
+            };
+            match text {
                 Some(text) => {
-                    let Ok(text) = copy(r.pool(), &text) else { return ERROR };
-                    (*value).set_len(text.len as u32);
-                    (*value).data = text.data;
-                    (*value).set_valid(1);
-                    (*value).set_not_found(0);
+                    Bits::set_len_raw(bits, text.len() as u32);
+                    (*value).data = text.as_ptr().cast_mut();
+                    Bits::set_valid_raw(bits, 1);
+                    Bits::set_not_found_raw(bits, 0);
                 }
                 None => {
-                    (*value).set_valid(0);
-                    (*value).set_not_found(1);
+                    Bits::set_valid_raw(bits, 0);
+                    Bits::set_not_found_raw(bits, 1);
                 }
             }
         }

@@ -31,12 +31,12 @@ fuzz_target!(|data: &[u8]| {
     let last = lower.rsplit('/').next().expect("a segment").replace("%2e", ".");
     assert!(last != "." && last != "..", "{path}");
 
-    let Some(repository) = &route.repository else {
+    let (Some(own), Some(name)) = (route.own_name(), route.client_name()) else {
         return;
     };
     // What is asked for by the client's name again is the same.
     let client = route.client_uri(&route.uri).expect("of the same repository");
-    assert!(client.starts_with(&format!("/v2/{}/", repository.client)));
+    assert!(client.starts_with(&format!("/v2/{name}/")));
     let namespace = match route.by {
         By::Namespace if client.contains('?') => format!("&ns={}", route.registry.name),
         By::Namespace => format!("?ns={}", route.registry.name),
@@ -45,7 +45,7 @@ fuzz_target!(|data: &[u8]| {
     let again = all.route(format!("{client}{namespace}").as_bytes(), host).expect("a route");
     assert_eq!((&again.uri, again.by), (&route.uri, route.by));
 
-    let own = format!("repository:{}:pull", repository.own);
+    let own = format!("repository:{own}:pull");
     assert_eq!(route.registry.own_scope(&route.client_scope(&own)), own);
     let once = route.registry.own_scope(scope);
     let form = route.registry.own_form(&format!("scope={}", scope.replace('&', "")), Some("s"));
