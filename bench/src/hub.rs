@@ -154,8 +154,10 @@ impl Origin {
 
     /// DNS names the hosts themselves.
     pub(crate) fn nearby(&self) {
-        let cdn = address(self.network, Host::Cdn);
-        self.dns().resolve(CLOUDFRONT, Dns::Addresses(vec![cdn.into()]));
+        for (name, host) in [(CLOUDFRONT, Host::Cdn), (REGISTRY, Host::Registry)] {
+            let address = address(self.network, host);
+            self.dns().resolve(name, Dns::Addresses(vec![address.into()]));
+        }
     }
 
     /// DNS names the far ends of delay lines.

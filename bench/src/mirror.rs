@@ -14,6 +14,21 @@ pub(crate) const NAME: &str = "mirror.example.com";
 /// Idle connections that are kept to each host, as `docker-keepalive.conf` has it.
 const KEEPALIVE: u32 = 64;
 
+/// Registries beside Docker Hub.
+const OTHERS: [&str; 11] = [
+    "ghcr.io",
+    "quay.io",
+    "gcr.io",
+    "registry.k8s.io",
+    "mcr.microsoft.com",
+    "nvcr.io",
+    "public.ecr.aws",
+    "registry.gitlab.com",
+    "docker.elastic.co",
+    "a.example",
+    "b.example",
+];
+
 /// A way to serve blobs that a registry redirects.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Way {
@@ -25,8 +40,14 @@ pub(crate) enum Way {
     Zone,
     /// The module with a memory of manifests.
     Manifests,
+    /// `proxy_pass` with variables, which nginx reads anew for each request.
+    Variable,
+    /// The module with one registry declared.
+    Registry,
     /// The module with twelve registries declared.
     Registries,
+    /// The same, where the module makes the connections.
+    OwnConnections,
     Direct,
 }
 
@@ -42,7 +63,10 @@ impl Way {
             Self::Module => "module",
             Self::Zone => "module with a zone",
             Self::Manifests => "module, docker_manifest_cache",
+            Self::Variable => "variables",
+            Self::Registry => "module with a registry",
             Self::Registries => "module with registries",
+            Self::OwnConnections => "module with registries and its own connections",
             Self::Direct => "CDN alone",
         }
     }
@@ -197,25 +221,25 @@ impl Setting<'_> {
                     common,
                 }
             }
-            // The connections are those of the upstream block: what differs is the choice.
-            Way::Registries => {
-                let Text { http, common, .. } = self.text(Way::Module);
-                let others = [
-                    "ghcr.io",
-                    "quay.io",
-                    "gcr.io",
-                    "registry.k8s.io",
-                    "mcr.microsoft.com",
-                    "nvcr.io",
-                    "public.ecr.aws",
-                    "registry.gitlab.com",
-                    "docker.elastic.co",
-                    "a.example",
-                    "b.example",
-                ];
-                let others = others.map(|name| format!("docker_registry {name};")).concat();
+            Way::Variable => {
+                let Text { http, common, .. } = self.text(Way::Direct);
                 Text {
                     http,
+                    server: format!(
+                        "set $registry {scheme}://{REGISTRY};
+                        location /v2/ {{ proxy_pass $registry$request_uri; }}"
+                    ),
+                    common,
+                }
+            }
+            // The connections are those of the upstream block: what differs is the choice.
+            Way::Registry | Way::Registries | Way::OwnConnections => {
+                let Text { http, common, .. } = self.text(Way::Module);
+                let others: &[&str] = if way == Way::Registry { &[] } else { &OTHERS };
+                let others: String =
+                    others.iter().map(|name| format!("docker_registry {name};\n")).collect();
+                Text {
+                    http: if way == Way::OwnConnections { resolver } else { http },
                     server: format!(
                         "docker_realm_rewrite on;
                         docker_follow_redirect on private={};
@@ -269,9 +293,14 @@ pub(crate) struct Modules {
 impl Modules {
     pub(crate) fn of(&self, way: Way) -> Option<&Path> {
         match way {
-            Way::Module | Way::Zone | Way::Manifests | Way::Registries => Some(&self.own),
+            Way::Module
+            | Way::Zone
+            | Way::Manifests
+            | Way::Registry
+            | Way::Registries
+            | Way::OwnConnections => Some(&self.own),
             Way::Script => self.script.as_deref(),
-            Way::Recipe | Way::Groups | Way::Direct => None,
+            Way::Recipe | Way::Groups | Way::Variable | Way::Direct => None,
         }
     }
 }

@@ -371,22 +371,49 @@ async fn instructions(modules: &Modules, report: &mut Report) {
             [Way::Module, Way::Direct],
             "/other/x",
             5,
-            1.0,
+            Some(1.0),
         ),
-        ("a manifest, against bare proxy_pass", [Way::Module, Way::Direct], &*manifest, size, 3.0),
+        (
+            "a manifest, against bare proxy_pass",
+            [Way::Module, Way::Direct],
+            &*manifest,
+            size,
+            Some(3.0),
+        ),
         (
             "a manifest with docker_zone and docker_fallback, against the module without",
             [Way::Zone, Way::Module],
             &*manifest,
             size,
-            3.0,
+            Some(3.0),
         ),
         (
-            "a manifest with twelve registries declared, against the module without",
-            [Way::Registries, Way::Module],
+            "a manifest with twelve registries declared, against one",
+            [Way::Registries, Way::Registry],
             &*manifest,
             size,
-            2.0,
+            Some(2.0),
+        ),
+        (
+            "a manifest by a proxy_pass with variables, against bare proxy_pass: nginx alone",
+            [Way::Variable, Way::Direct],
+            &*manifest,
+            size,
+            None,
+        ),
+        (
+            "a manifest of one registry, against a proxy_pass with variables",
+            [Way::Registry, Way::Variable],
+            &*manifest,
+            size,
+            None,
+        ),
+        (
+            "the same over connections of the module, re-resolved, against an upstream block",
+            [Way::OwnConnections, Way::Registries],
+            &*manifest,
+            size,
+            None,
         ),
     ] {
         let without = count(without, path.to_owned(), length).await;
@@ -399,7 +426,10 @@ async fn instructions(modules: &Modules, report: &mut Report) {
             format!("{more:+.2} %"),
         ]);
         eprintln!("  {}", rows.last().expect("a row").join(" | "));
-        report.target(&format!("instructions of {what}: more by"), more, " %", Bound::AtMost(most));
+        if let Some(most) = most {
+            let what = format!("instructions of {what}: more by");
+            report.target(&what, more, " %", Bound::AtMost(most));
+        }
     }
     report.table(&["", "without", "with", "more"], &rows);
 
