@@ -5,7 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use rules::directive::{
     ArgError, MAX_ATTEMPTS, Realm, breaker, errors, fallback, fallback_on, fallback_reserve,
-    follow_redirect, keepalive, manifest_cache, realm_rewrite, registry,
+    follow_redirect, keepalive, manifest_cache, push, realm_rewrite, registry, resume, token_key,
+    verify, zone,
 };
 
 fuzz_target!(|text: &str| {
@@ -63,7 +64,17 @@ fuzz_target!(|text: &str| {
         assert!((1..=settings.max_retry_after).contains(&settings.retry_after));
     }
     let _ = checked(&args, fallback_reserve(&args));
-    assert!(checked(&args, errors(&args)).is_none() || args.len() == 1);
+    for switch in [errors, verify, push] {
+        assert_eq!(checked(&args, switch(&args)).is_some(), matches!(args[..], ["on"] | ["off"]));
+    }
+    assert_eq!(checked(&args, token_key(&args)).is_some(), args.len() == 1);
+    if let Some((name, size)) = checked(&args, zone(&args, 32 << 10)) {
+        assert!(args[0].starts_with(&format!("{name}:")) && (32 << 10..=1 << 40).contains(&size));
+    }
+
+    let resumed = checked(&args, resume(&args));
+    assert_eq!(resumed, checked(&args, resume(&reversed)));
+    assert!(resumed.flatten().is_none_or(|resume| resume.tries > 0 && resume.stall > 0));
 
     let cache = checked(&args, manifest_cache(&args));
     assert_eq!(cache, checked(&args, manifest_cache(&reversed)));
