@@ -27,7 +27,7 @@ use crate::nginx::log::Level;
 use crate::nginx::peer::Plan;
 use crate::nginx::request::{BodyHandler, Handler, Request, Silence};
 use crate::nginx::resolver::{self, Lookup, StartError};
-use crate::nginx::{BAD_REQUEST, ERROR};
+use crate::nginx::{BAD_REQUEST, DONE, ERROR};
 use crate::origin::{self, Phase};
 use crate::{push, resume, token};
 
@@ -417,7 +417,7 @@ fn pass_on(r: Request<'_>, ctx: &RefCell<RequestCtx>) -> ngx_int_t {
     let mut borrowed = ctx.borrow_mut();
     let Some(service) = &mut borrowed.service else { return rc };
     service.is_refusing = false;
-    if service.silence.take().is_none() {
+    if service.silence.take().is_none() || rc == DONE {
         // It is another `proxy_pass`, and what it asks is none of ours.
         return rc;
     }

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 
 use nginx_sys::{
-    NGX_PEER_FAILED, ngx_alloc_chain_link, ngx_create_temp_buf, ngx_current_msec, ngx_exiting,
-    ngx_handle_read_event, ngx_http_upstream_conf_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t,
-    ngx_palloc, ngx_peer_connection_t, ngx_pnalloc, ngx_pool_cleanup_add, ngx_pool_t,
+    NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_alloc_chain_link, ngx_create_temp_buf, ngx_current_msec,
+    ngx_exiting, ngx_handle_read_event, ngx_http_upstream_conf_t, ngx_http_upstream_t, ngx_int_t,
+    ngx_msec_t, ngx_palloc, ngx_peer_connection_t, ngx_pnalloc, ngx_pool_cleanup_add, ngx_pool_t,
     ngx_sock_ntop, ngx_str_t, ngx_terminate, ngx_uint_t, sockaddr, socklen_t,
 };
 
@@ -93,6 +93,16 @@ struct Peer {
     /// The address of the connection in use.
     current: Option<SocketAddr>,
     failure: Option<Failure>,
+}
+
+impl Peer {
+    /// Does not ask `address` again, whose answer `proxy_next_upstream` has thrown away.
+    fn pass_over(&mut self, address: SocketAddr) {
+        if let Some(index) = self.addresses.iter().position(|known| *known == address) {
+            self.addresses.remove(index);
+            self.next -= usize::from(index < self.next);
+        }
+    }
 }
 
 /// Sets the upstream of `r` up for `plan`: nginx's `peer.init`, when the request is built.
@@ -358,8 +368,10 @@ unsafe extern "C" fn free(
         // SAFETY: nginx passes the upstream's peer and the data that `start` put there.
         unsafe {
             let peer = &mut *data.cast::<Peer>();
-            if state & NGX_PEER_FAILED as ngx_uint_t != 0 {
+            if state != 0 {
                 (*pc).tries = (*pc).tries.saturating_sub(1);
+            }
+            if state & NGX_PEER_FAILED as ngx_uint_t != 0 {
                 let failure = failure(pc, peer);
                 peer.failure = Some(failure);
                 #[cfg(ngx_feature = "ssl")]
@@ -378,9 +390,11 @@ unsafe extern "C" fn free(
             }
 
             let c = (*pc).connection;
-            if let Some(address) = peer.current
-                && is_reusable(c, peer)
-            {
+            let Some(address) = peer.current else { return };
+            if state & NGX_PEER_NEXT as ngx_uint_t != 0 {
+                peer.pass_over(address);
+            }
+            if is_reusable(c, peer) {
                 (*pc).connection = ptr::null_mut();
                 idle::keep(c, &peer.key, address, &peer.limits);
             }

@@ -107,6 +107,10 @@ fn another_proxy_pass_of_the_same_server_is_left_alone() {
             "{DECLARED}
              location /v2/   {{ proxy_pass $docker_upstream; }}
              location /web/  {{ proxy_pass http://{address}; }}
+             location /name/ {{
+                 proxy_set_header X-Upstream $docker_upstream;
+                 proxy_pass http://{address};
+             }}
              location /text/ {{ return 200 text; }}
              location /auth/ {{ auth_request /check; proxy_pass http://{address}; }}
              location /check {{ proxy_pass http://{address}; }}"
@@ -115,6 +119,8 @@ fn another_proxy_pass_of_the_same_server_is_left_alone() {
 
     let web = get(&nginx.url("/web/A//b?c")).send();
     assert_eq!(web.text(), format!("{GHCR} {address} GET /web/A//b?c"));
+    let name = get(&nginx.url("/name/")).send();
+    assert_eq!(name.text(), format!("{GHCR} {address} GET /name/"));
     assert_eq!(get(&nginx.url("/text/")).send().text(), "text");
     assert_eq!(get(&nginx.url("/auth/")).send().status, 200);
     let posted = request("POST", &nginx.url("/web/")).body("x").send();
@@ -165,6 +171,22 @@ fn a_registry_that_cannot_be_resolved_is_a_bad_gateway() {
     assert_eq!(get(&nginx.url("/v2/ghcr.io/a/manifests/1")).send().status, 502);
     nginx.wait_for_log("ghcr.io: could not be resolved (Host not found)");
     assert_eq!(hub.counts(GHCR).connections, 0);
+}
+
+#[test]
+fn every_address_of_a_registry_is_asked_once_for_what_it_does_not_have() {
+    let hub = hub();
+    for host in [GHCR, QUAY] {
+        hub.route(host, |_| Response::text(404, "").into());
+    }
+    hub.resolve(GHCR, support::Dns::Addresses([GHCR, QUAY].map(|h| hub.address(h).into()).into()));
+    let directives = "proxy_ssl_verify off; proxy_next_upstream http_404;";
+    let nginx = mirror(&hub, directives).start();
+    for round in 1..4 {
+        assert_eq!(get(&nginx.url("/v2/ghcr.io/a/manifests/1")).send().status, 404);
+        let asked = [GHCR, QUAY].map(|host| hub.counts(host).requests);
+        assert_eq!(asked, [round; 2], "connections are new, then kept");
+    }
 }
 
 #[test]
