@@ -16,6 +16,7 @@ const ALICE: (&str, &str) = ("alice", "correct horse");
 const BOB: (&str, &str) = ("bob", "battery staple");
 
 struct Scene {
+    clients: Clients,
     dockerd: Option<Dockerd>,
     island: Island,
     nginx: Nginx,
@@ -23,8 +24,15 @@ struct Scene {
     hub: Hub,
 }
 
+/// Whose clients run: those of the machine, or Debian 13's.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Clients {
+    Here,
+    Newer,
+}
+
 impl Scene {
-    fn new() -> Self {
+    fn new(clients: Clients) -> Self {
         let hub = Hub::start();
         let trap = hub.add_host_as("trap.example", Kind::Blank);
         for host in [GHCR, QUAY] {
@@ -35,10 +43,13 @@ impl Scene {
             let _ = writeln!(names, "{trap} {name}");
         }
         let mut island = Island::new(&names);
+        if clients == Clients::Newer {
+            island.use_newer_clients();
+        }
         island.set("SSL_CERT_FILE", &hub.ca_file().display().to_string());
         let registry = DockerRegistry::start(&PathBuf::from(island.path("registry")), None);
         let nginx = mirror(&hub, &registry);
-        let scene = Self { dockerd: None, island, nginx, registry, hub };
+        let scene = Self { clients, dockerd: None, island, nginx, registry, hub };
 
         let here = scene.mirror();
         let file = |name: &str| nginx_conf(&format!("clients/{name}"), &[(MIRROR, &here)]);
@@ -47,7 +58,9 @@ impl Scene {
             let hosts = file(&format!("{name}.hosts.toml"));
             scene.island.file(&format!("certs.d/{name}/hosts.toml"), &hosts);
         }
-        scene.island.file("daemon.json", &file("daemon.json"));
+        for name in ["daemon.json", "daemon-containerd.json"] {
+            scene.island.file(name, &file(name));
+        }
         scene
     }
 
@@ -55,25 +68,40 @@ impl Scene {
         format!("{MIRROR}:{}", self.nginx.port())
     }
 
+    /// What nginx was asked.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.nginx.prefix().join("access.log")).unwrap_or_default()
+    }
+
     fn image(&self, repository: &str) {
         let seed = repository.bytes().map(u64::from).sum();
         self.hub.add_image(repository, "latest", &[&noise(seed, 100_000), &noise(seed + 1, 9)]);
     }
 
+    /// Starts dockerd, with a storage driver that works on any file system.
     fn start_docker(&mut self) {
-        let file = self.island.path("daemon.json");
-        self.dockerd = Some(self.island.dockerd(&["--config-file", &file]));
+        let (file, driver) = match self.clients {
+            Clients::Here => ("daemon.json", "vfs"),
+            Clients::Newer => ("daemon-containerd.json", "native"),
+        };
+        let file = self.island.path(file);
+        let options = ["--config-file", &file, "--storage-driver", driver];
+        self.dockerd = Some(self.island.dockerd(&options));
     }
 
     fn run(&self, command: &[&str]) -> Ended {
         self.island.run(command)
     }
 
-    fn podman(&self, command: &[&str]) -> Ended {
-        let paths = ["podman/root", "podman/run", "podman/tmp"].map(|path| self.island.path(path));
-        let mut whole = vec!["podman", "--root", &paths[0], "--runroot", &paths[1]];
-        whole.extend(["--tmpdir", &paths[2], "--storage-driver", "vfs"]);
-        whole.extend(["--events-backend", "none"]);
+    /// podman or buildah, which keep images in one way.
+    fn with_storage(&self, program: &str, command: &[&str]) -> Ended {
+        let path = |name| self.island.path(&format!("{program}/{name}"));
+        let paths = ["root", "run", "tmp"].map(path);
+        let mut whole = vec![program, "--root", &paths[0], "--runroot", &paths[1]];
+        whole.extend(["--storage-driver", "vfs"]);
+        if program == "podman" {
+            whole.extend(["--tmpdir", &paths[2], "--events-backend", "none"]);
+        }
         whole.extend(command);
         self.run(&whole)
     }
@@ -144,51 +172,96 @@ fn mirror(hub: &Hub, registry: &DockerRegistry) -> Nginx {
         .start()
 }
 
-#[test]
-fn every_client_pulls_in_the_ways_that_it_speaks() {
-    let mut scene = Scene::new();
-    scene.start_docker();
-    let mirror = scene.mirror();
-    let quay = mirror.replace(MIRROR, "quay.mirror.example.com");
-    let hosts = scene.island.path("certs.d");
-    let images = ["library/official", "owner/docker", "owner/podman", "owner/skopeo", "owner/ctr"];
-    for repository in images {
-        scene.image(repository);
+impl Scene {
+    fn images(&self) {
+        for client in ["docker", "podman", "skopeo", "buildah", "ctr"] {
+            self.image(&format!("owner/{client}"));
+        }
+        self.image("library/official");
     }
 
-    let rows = [
-        ("mirror of docker.io", "official".to_owned(), REGISTRY, "library/official"),
-        ("library", format!("{mirror}/official"), REGISTRY, "library/official"),
-        ("prefix", format!("{mirror}/ghcr.io/owner/docker"), GHCR, "owner/docker"),
-        ("subdomain", format!("{quay}/owner/docker"), QUAY, "owner/docker"),
-    ];
-    for (what, image, registry, repository) in rows {
-        let ended = scene.run(&["docker", "pull", &image]);
-        scene.check(&format!("docker, {what}"), &ended, registry, repository);
+    fn docker_pulls(&self) {
+        let mirror = self.mirror();
+        let quay = mirror.replace(MIRROR, "quay.mirror.example.com");
+        let rows = [
+            ("mirror of docker.io", "official".to_owned(), REGISTRY, "library/official"),
+            ("library", format!("{mirror}/official"), REGISTRY, "library/official"),
+            ("prefix", format!("{mirror}/ghcr.io/owner/docker"), GHCR, "owner/docker"),
+            ("subdomain", format!("{quay}/owner/docker"), QUAY, "owner/docker"),
+        ];
+        for (what, image, registry, repository) in rows {
+            let ended = self.run(&["docker", "pull", &image]);
+            self.check(&format!("docker, {what}"), &ended, registry, repository);
+        }
+        // Only a docker that has containerd keep its images says whom it means.
+        assert_eq!(self.log().contains("?ns=docker.io "), self.clients == Clients::Newer);
+        let stranger = format!("{mirror}/stranger.example/a/b");
+        let unknown = self.run(&["docker", "pull", &stranger]);
+        assert!(!unknown.success);
+        let want = match self.clients {
+            Clients::Here => "registry stranger.example is not served",
+            // containerd asks by HEAD, whose answers have no words.
+            Clients::Newer => "stranger.example/a/b:latest: not found",
+        };
+        assert!(unknown.text.contains(want), "{}", unknown.text);
     }
-    let unknown = scene.run(&["docker", "pull", &format!("{mirror}/stranger.example/a/b")]);
-    assert!(!unknown.success);
-    assert!(unknown.text.contains("registry stranger.example is not served"), "{}", unknown.text);
 
-    let ended = scene.podman(&["pull", "docker.io/library/official"]);
-    scene.check("podman, mirror of docker.io", &ended, REGISTRY, "library/official");
-    let ended = scene.podman(&["pull", "ghcr.io/owner/podman"]);
-    scene.check("podman, registries.conf", &ended, GHCR, "owner/podman");
-    let ended = scene.skopeo(&format!("{mirror}/quay.io/owner/skopeo:latest"), &[]);
-    scene.check("skopeo, prefix", &ended, QUAY, "owner/skopeo");
-    let ended = scene.skopeo(&format!("{mirror}/official:latest"), &[]);
-    scene.check("skopeo, library", &ended, REGISTRY, "library/official");
+    fn others_pull(&self) {
+        let mirror = self.mirror();
+        let hosts = self.island.path("certs.d");
+        let programs: &[&str] = match self.clients {
+            Clients::Here => &["podman"],
+            Clients::Newer => &["podman", "buildah"],
+        };
+        for program in programs {
+            let ended = self.with_storage(program, &["pull", "docker.io/library/official"]);
+            let what = format!("{program}, mirror of docker.io");
+            self.check(&what, &ended, REGISTRY, "library/official");
+            let repository = format!("owner/{program}");
+            let ended = self.with_storage(program, &["pull", &format!("ghcr.io/{repository}")]);
+            self.check(&format!("{program}, registries.conf"), &ended, GHCR, &repository);
+            let prefixed = format!("{mirror}/quay.io/{repository}");
+            let ended = self.with_storage(program, &["pull", &prefixed]);
+            self.check(&format!("{program}, prefix"), &ended, QUAY, &repository);
+        }
+        let ended = self.skopeo("ghcr.io/owner/skopeo:latest", &[]);
+        self.check("skopeo, registries.conf", &ended, GHCR, "owner/skopeo");
+        let ended = self.skopeo(&format!("{mirror}/quay.io/owner/skopeo:latest"), &[]);
+        self.check("skopeo, prefix", &ended, QUAY, "owner/skopeo");
+        let ended = self.skopeo(&format!("{mirror}/official:latest"), &[]);
+        self.check("skopeo, library", &ended, REGISTRY, "library/official");
 
-    for (what, registry) in [("ns", GHCR), ("override_path", QUAY)] {
-        let image = format!("{registry}/owner/ctr:latest");
-        let options = ["images", "pull", "--hosts-dir", &hosts, "--snapshotter", "native", &image];
-        scene.check(&format!("ctr, {what}"), &scene.ctr(&options), registry, "owner/ctr");
+        for (what, registry) in [("ns", GHCR), ("override_path", QUAY)] {
+            let image = format!("{registry}/owner/ctr:latest");
+            let options = ["images", "pull", "--hosts-dir", &hosts, "--snapshotter", "native"];
+            let ended = self.ctr(&[options.as_slice(), &[&image]].concat());
+            self.check(&format!("ctr, {what}"), &ended, registry, "owner/ctr");
+        }
+        assert!(self.log().contains("?ns=ghcr.io "));
     }
 }
 
 #[test]
+fn every_client_pulls_in_the_ways_that_it_speaks() {
+    let mut scene = Scene::new(Clients::Here);
+    scene.start_docker();
+    scene.images();
+    scene.docker_pulls();
+    scene.others_pull();
+}
+
+#[test]
+fn newer_clients_pull_in_the_ways_that_they_speak() {
+    let mut scene = Scene::new(Clients::Newer);
+    scene.start_docker();
+    scene.images();
+    scene.docker_pulls();
+    scene.others_pull();
+}
+
+#[test]
 fn private_images_of_two_registries_are_two_users() {
-    let scene = Scene::new();
+    let scene = Scene::new(Clients::Here);
     let mirror = scene.mirror();
     for (repository, (user, password)) in [("alice/app", ALICE), ("bob/app", BOB)] {
         scene.image(repository);
@@ -207,11 +280,22 @@ fn private_images_of_two_registries_are_two_users() {
 
 #[test]
 fn an_image_of_three_layers_is_pushed_and_pulled_back() {
-    let mut scene = Scene::new();
+    push_and_pull_back(Clients::Here);
+}
+
+#[test]
+fn newer_docker_pushes_what_it_pulls_back() {
+    push_and_pull_back(Clients::Newer);
+}
+
+fn push_and_pull_back(clients: Clients) {
+    let mut scene = Scene::new(clients);
     scene.start_docker();
     let layers = [noise(1, 3_000_000), noise(2, 500_000), noise(3, 10)];
-    scene.hub.add_image("library/three", "latest", &[&layers[0], &layers[1], &layers[2]]);
-    let source = format!("{}/three", scene.mirror());
+    let image =
+        scene.hub.add_image("library/three", "latest", &[&layers[0], &layers[1], &layers[2]]);
+    // With its own store docker pushes an index only if it has all that this names.
+    let source = format!("{}/three@{}", scene.mirror(), image.manifests[0]);
     let target = format!("{}/{OWN}/team/three", scene.mirror());
     let format = "{{.RootFS.Layers}}";
     let mut seen = Vec::new();

@@ -77,6 +77,17 @@ impl Island {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Has Debian 13's clients in place of the machine's, with all that belongs to them.
+    ///
+    /// # Panics
+    ///
+    /// When `scripts/setup test` has not unpacked them.
+    pub fn use_newer_clients(&mut self) {
+        let usr = script("").join("../build/tools/trixie/root/usr");
+        assert!(usr.exists(), "no clients of Debian 13: scripts/setup test");
+        self.set("USR", &usr.display().to_string());
+    }
+
     /// Runs a program to its end, for a minute at most.
     ///
     /// # Panics
