@@ -108,8 +108,9 @@ impl Ways {
 
 /// Makes the locations that belong to `place`.
 pub(crate) fn add_ways(cf: Conf, place: Place, number: usize) -> Result<(), Refused> {
-    let conf = conf::of_location(place.location);
-    let (verified, unverified) = conf.verifications();
+    // Making a location reads this one's configuration too.
+    let conf = || conf::of_location(place.location);
+    let (verified, unverified) = conf().verifications();
     let twin = cf.copy_location(place.location)?;
     let mut ways = Ways { own: place.location, verified: None, unverified: None, twin };
     if verified {
@@ -128,15 +129,15 @@ pub(crate) fn add_ways(cf: Conf, place: Place, number: usize) -> Result<(), Refu
         follow.ways = Some(ways);
         follow.is_follow = true;
     }
-    if conf.has_fallback() {
+    if conf().has_fallback() {
         // 502 and 504 are nginx's own; the others come here where the user has them intercepted.
         let mut statuses = vec![502, 504];
         let intercepted =
             |status: &u16| ![502, 504].contains(status) && twin.has_error_page(*status);
-        statuses.extend(conf.conditions().statuses().filter(intercepted));
+        statuses.extend(conf().conditions().statuses().filter(intercepted));
         cf.prepend_error_pages(place.location, &statuses, &name)?;
     }
-    conf.ways = Some(ways);
+    conf().ways = Some(ways);
     Ok(())
 }
 
@@ -859,6 +860,7 @@ pub(crate) fn preaccess(r: Request<'_>, answer: Handler, content: Handler) -> Ph
             }
             Stage::Resolving(lookup) => {
                 ctx.borrow_mut().stage = Stage::Resolving(lookup);
+                r.watch_client();
                 return Phase::Wait;
             }
             Stage::Resolved(addresses) => {
@@ -993,7 +995,6 @@ fn resolve(r: Request<'_>, conf: &LocConf, ctx: &RefCell<RequestCtx>) -> Result<
         found(conf, &mut ctx.borrow_mut(), &[address]);
         return Ok(());
     }
-    r.watch_client();
     match resolver::start(r, &host, resolved) {
         Ok(lookup) => {
             let mut ctx = ctx.borrow_mut();

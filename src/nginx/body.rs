@@ -71,7 +71,7 @@ impl<'r> Chain<'r> {
             unsafe {
                 let (mut at, end) = ((*buffer).file_pos, (*buffer).file_last);
                 let in_memory = is_in_memory(buffer);
-                if in_memory || at >= end {
+                if in_memory || (*buffer).in_file() == 0 || at >= end {
                     let length = (*buffer).last.addr().saturating_sub((*buffer).pos.addr());
                     let bytes = if in_memory && length > 0 {
                         core::slice::from_raw_parts((*buffer).pos, length)
@@ -90,7 +90,7 @@ impl<'r> Chain<'r> {
                     let got = ngx_read_file((*buffer).file, piece.as_mut_ptr(), size, at);
                     let got = usize::try_from(got).unwrap_or(0);
                     let Some(bytes) = piece.get(..got).filter(|bytes| !bytes.is_empty()) else {
-                        r.log(Level::Error, format_args!("a buffered response cannot be read"));
+                        r.log(Level::Error, format_args!("a buffered body cannot be read"));
                         return Err(Unreadable);
                     };
                     if take(bytes).is_break() {

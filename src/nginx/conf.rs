@@ -191,8 +191,8 @@ impl Conf {
     /// The module's configuration of the whole `http` block.
     pub(crate) fn main_conf<'c, M: Module>(self) -> &'c mut M::Main {
         // SAFETY: while http modules are configured, `ctx` is the http block's, and the slot holds
-        // what `create_main_conf` returned. Callbacks of the configuration do not nest in one
-        // another while they hold it.
+        // what `create_main_conf` returned. The features do not hold it over a call that takes it
+        // again.
         unsafe {
             let ctx = (*self.0).ctx.cast::<ngx_http_conf_ctx_t>();
             &mut *(*(*ctx).main_conf.add(ctx_index::<M>())).cast::<M::Main>()

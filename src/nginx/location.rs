@@ -56,7 +56,8 @@ impl Location {
     /// The module's configuration of the location.
     pub(crate) fn conf<'c, M: Module>(self) -> &'c mut M::Loc {
         // SAFETY: the slot holds what `create_loc_conf` returned; while the configuration is read
-        // nobody else looks at it.
+        // nobody else looks at it, but for `create_location`, over which the features do not hold
+        // it.
         unsafe { &mut *(*self.as_ptr().add(ctx_index::<M>())).cast::<M::Loc>() }
     }
 

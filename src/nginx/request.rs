@@ -4,6 +4,7 @@ use core::cell::RefCell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::size_of;
+use core::ops::ControlFlow;
 use core::ptr::{self, NonNull};
 use std::borrow::Cow;
 
@@ -19,6 +20,7 @@ use nginx_sys::{
 };
 
 use super::bits::ngx_http_request_s as Bits;
+use super::body::Chain;
 use super::headers::lines;
 use super::location::Location;
 use super::log::{self, Level};
@@ -441,28 +443,22 @@ impl<'r> Request<'r> {
         if rc >= 300 { rc } else { DONE }
     }
 
-    /// The body that was read, if it is in memory.
+    /// The body that was read, wherever nginx has put it; nothing if it cannot be had.
     pub(crate) fn body(self) -> Option<Vec<u8>> {
-        // SAFETY: null, or buffers of the request's pool; those in memory hold the bytes between
-        // `pos` and `last`.
-        unsafe {
+        // SAFETY: null, or a body whose buffers live as long as the request.
+        let chain = unsafe {
             let body = (*self.as_ptr()).request_body;
             if body.is_null() {
                 return None;
             }
-            let mut whole = Vec::new();
-            let mut link = (*body).bufs;
-            while !link.is_null() {
-                let buffer = (*link).buf;
-                if (*buffer).in_file() != 0 || (*buffer).pos.is_null() {
-                    return None;
-                }
-                let length = usize::try_from((*buffer).last.offset_from((*buffer).pos)).ok()?;
-                whole.extend_from_slice(core::slice::from_raw_parts((*buffer).pos, length));
-                link = (*link).next;
-            }
-            Some(whole)
-        }
+            Chain::new((*body).bufs)
+        };
+        let mut whole = Vec::new();
+        let read = chain.read(self, |bytes| {
+            whole.extend_from_slice(bytes);
+            ControlFlow::Continue(())
+        });
+        read.ok().map(|()| whole)
     }
 
     /// Puts another body in the place of the one that was read.
@@ -571,7 +567,7 @@ impl<'r> Request<'r> {
         }
     }
 
-    /// Watches for the client's leaving while the request waits.
+    /// Watches for the client's leaving while the request waits in a phase; [`go_on`] ends that.
     pub(crate) fn watch_client(self) {
         // SAFETY: plain field of a live request.
         unsafe {
@@ -673,6 +669,8 @@ pub(super) unsafe fn go_on(r: *mut ngx_http_request_t) {
     unsafe {
         let connection = (*r).connection;
         log_as(r);
+        // Whoever comes next may not care whether the client leaves (`proxy_ignore_client_abort`).
+        (*r).read_event_handler = Some(nginx_sys::ngx_http_block_reading);
         (*r).write_event_handler = Some(ngx_http_core_run_phases);
         ngx_http_core_run_phases(r);
         ngx_http_run_posted_requests(connection);

@@ -172,6 +172,22 @@ fn a_client_may_leave_in_every_phase() {
 }
 
 #[test]
+fn a_client_that_leaves_is_ignored_where_the_location_says_so() {
+    let hub = start_hub();
+    let own = format!("proxy_ignore_client_abort on; {}", server(&hub, ""));
+    let nginx = mirror(&hub).server(&own).start();
+    lead(&hub, format!("https://{CDN}/x"));
+    hub.on(CDN, "/", Fault::Delay(Duration::from_millis(500)));
+    let request = get(&nginx.url("/v2/x"));
+    let mut leaving = Connection::open(&request).unwrap();
+    leaving.start(&request).unwrap();
+    wait_for("the CDN", || hub.counts(CDN).requests > 0);
+    drop(leaving);
+    wait_for("the access log", || nginx.accesses().lines().count() == 1);
+    assert!(nginx.accesses().contains(" 200 "), "{}", nginx.accesses());
+}
+
+#[test]
 fn a_name_that_is_resolved_after_the_client_has_left_does_no_harm() {
     let hub = start_hub();
     let conf = hub.http_conf() + "resolver_timeout 1s;";

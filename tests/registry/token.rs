@@ -236,6 +236,18 @@ fn a_form_is_posted_as_the_registry_wants_it() {
         assert_eq!(sent.all("content-length").len(), 1);
     }
 
+    // nginx puts what is longer than `client_body_buffer_size` into a file.
+    let refresh = "r".repeat(40_000);
+    let form = format!("grant_type=refresh_token&service=ghcr.io&refresh_token={refresh}");
+    let long = request("POST", &nginx.url(&realm))
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .body(form)
+        .send();
+    assert_eq!(long.status, 200);
+    let sent = String::from_utf8(hub.last_request("ghcr.io").body).unwrap();
+    let want = format!("service=ghcr.io&grant_type=refresh_token&refresh_token={refresh}");
+    assert!(sent == want, "{} bytes of {}", sent.len(), want.len());
+
     let count = hub.counts("ghcr.io").requests;
     let json = request("POST", &nginx.url(&realm))
         .header("Content-Type", "application/json")
