@@ -25,6 +25,9 @@ pub(crate) struct Upstream<'r> {
 }
 
 impl<'r> Upstream<'r> {
+    /// `None` also for one that nginx has made and given no settings: the variables of its
+    /// `proxy_pass` named nobody, and the request ends with 500.
+    ///
     /// # Safety
     ///
     /// `upstream` is null or the upstream of `request`.
@@ -32,7 +35,10 @@ impl<'r> Upstream<'r> {
         request: Request<'r>,
         upstream: *mut ngx_http_upstream_t,
     ) -> Option<Self> {
-        NonNull::new(upstream).map(|upstream| Self { upstream, request })
+        let upstream = NonNull::new(upstream)?;
+        // SAFETY: the caller's promise; nginx zeroes an upstream when it makes it.
+        let has_settings = unsafe { !(*upstream.as_ptr()).conf.is_null() };
+        has_settings.then_some(Self { upstream, request })
     }
 
     pub(super) fn as_ptr(self) -> *mut ngx_http_upstream_t {
