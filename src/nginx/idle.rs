@@ -29,6 +29,8 @@ pub(crate) struct Key {
     pub(crate) port: u16,
     /// The address of the upstream configuration.
     pub(crate) conf: usize,
+    /// The client certificate: within one configuration, variables may choose it.
+    pub(crate) certificate: Vec<u8>,
 }
 
 /// `docker_keepalive`.

@@ -107,7 +107,8 @@ impl Peer {
 
 /// Sets the upstream of `r` up for `plan`: nginx's `peer.init`, when the request is built.
 pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
-    let Some(u) = r.upstream().map(Upstream::as_ptr) else { return Err(NoMemory) };
+    let Some(upstream) = r.upstream() else { return Err(NoMemory) };
+    let u = upstream.as_ptr();
     let Plan { tls, host, mut addresses, request, silence, limits } = plan;
     if let Some(request) = request {
         write(r, u, &request)?;
@@ -131,6 +132,7 @@ pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
             return Err(NoMemory);
         }
 
+        let certificate = upstream.client_certificate().unwrap_or_default().to_vec();
         let port = addresses.first().map_or(0, SocketAddr::port);
         let tries = addresses.len();
         let peer = (*cleanup).data.cast::<Peer>();
@@ -139,7 +141,7 @@ pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
             pool: r.pool(),
             conf: *(*u).conf,
             connect_timeout: (*(*u).conf).connect_timeout,
-            key: Rc::new(Key { tls, host, port, conf: address((*u).conf) }),
+            key: Rc::new(Key { tls, host, port, conf: address((*u).conf), certificate }),
             limits,
             is_head: r.is_head(),
             addresses,

@@ -132,13 +132,15 @@ impl<'r> Upstream<'r> {
         name.get(..port).map(str::to_owned)
     }
 
-    /// It is shown a certificate of the location's.
-    pub(crate) fn has_client_certificate(self) -> bool {
+    /// The certificate of the location's that it is shown, by the name of its file; that may be
+    /// empty.
+    pub(crate) fn client_certificate(self) -> Option<&'r [u8]> {
         // SAFETY: null, or a compiled value of the configuration.
         #[cfg(ngx_feature = "ssl")]
-        return unsafe { !(*(*self.as_ptr()).conf).ssl_certificate.is_null() };
+        let set = unsafe { ComplexValue::new((*(*self.as_ptr()).conf).ssl_certificate) };
         #[cfg(not(ngx_feature = "ssl"))]
-        false
+        let set: Option<ComplexValue> = None;
+        set.map(|set| set.evaluate(self.request).unwrap_or_default())
     }
 
     /// The address that is being asked, if it is one of the internet protocols.

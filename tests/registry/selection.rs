@@ -148,6 +148,30 @@ fn connections_to_registries_are_kept_and_sessions_resumed() {
 }
 
 #[test]
+fn a_connection_is_for_those_who_show_the_same_certificate() {
+    let hub = hub();
+    echo(&hub, GHCR);
+    hub.ask_client_certificate(GHCR);
+    let (certificate, key) = hub.authority().issue(&["alice"]);
+    let nginx = mirror(&hub, "proxy_ssl_certificate $own; proxy_ssl_certificate_key $own_key;")
+        .http(&format!(
+            "map $http_x_user $own     {{ alice {}; }}
+             map $http_x_user $own_key {{ alice {}; }}",
+            certificate.display(),
+            key.display()
+        ))
+        .start();
+    for _ in 0..2 {
+        for user in ["alice", "bob"] {
+            let answer = get(&nginx.url("/v2/ghcr.io/a/manifests/1")).header("X-User", user).send();
+            assert_eq!(answer.status, 200, "{user}");
+            assert_eq!(hub.last_request(GHCR).client_certificate, user == "alice", "{user}");
+        }
+    }
+    assert_eq!(hub.counts(GHCR).connections, 2);
+}
+
+#[test]
 fn a_registry_is_resolved_again_when_its_ttl_is_over() {
     let hub = hub();
     echo(&hub, GHCR);
