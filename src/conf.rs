@@ -46,7 +46,7 @@ pub(crate) struct MainConf {
     pub(crate) token_key: Option<Key>,
     /// Hosts and ports of registries and of their token servers, to which we connect ourselves.
     pub(crate) origins: Vec<(String, u16)>,
-    /// Where a follow location may be needed, or registries are declared.
+    /// Where a follow location may be needed, registries are declared, or manifests are kept.
     places: Vec<Place>,
     /// Follow locations are being made: they are no such places themselves.
     is_complete: bool,
@@ -242,7 +242,8 @@ pub(crate) fn merge(cf: Conf, outer: &LocConf, inner: &mut LocConf) -> Result<()
     let main = cf.main_conf::<Docker>();
     main.caches_manifests |= inner.manifest_cache().is_some();
     main.has_errors |= inner.errors(true);
-    let is_place = hops > 0 || targets > 0 || inner.registries.is_some();
+    let is_place =
+        hops > 0 || targets > 0 || inner.registries.is_some() || inner.manifest_cache().is_some();
     if !main.is_complete && is_place {
         main.places.push(place);
     }
@@ -283,7 +284,7 @@ pub(crate) fn complete(cf: Conf, hooks: &Hooks) -> Result<(), Refused> {
     if main.caches_manifests {
         cf.add_handler(HttpPhase::PreContent, hooks.precontent).map_err(|_| Refused)?;
     }
-    if main.has_errors {
+    if main.has_errors || main.caches_manifests {
         // An error page may be answered in either.
         cf.add_handler(HttpPhase::ServerRewrite, hooks.rewrite).map_err(|_| Refused)?;
         cf.add_handler(HttpPhase::Rewrite, hooks.rewrite).map_err(|_| Refused)?;

@@ -66,23 +66,27 @@ impl RequestCtx {
     /// error page of the user's has led away from.
     pub(crate) fn begin(&mut self, u: Upstream<'_>) {
         if self.upstream != Some(u.id()) {
-            *self = Self {
-                errand: self.errand,
-                manifest: core::mem::take(&mut self.manifest),
-                upstream: Some(u.id()),
-                is_error_page: self.is_error_page,
-                service: self.service.take(),
-                ..Self::default()
-            };
+            self.forget();
+            self.upstream = Some(u.id());
         }
+    }
+
+    /// Forgets what came of asking anybody.
+    pub(crate) fn forget(&mut self) {
+        *self = Self {
+            errand: self.errand,
+            manifest: core::mem::take(&mut self.manifest),
+            spent: self.spent,
+            is_error_page: self.is_error_page,
+            service: self.service.take(),
+            ..Self::default()
+        };
     }
 }
 
 /// What the module itself asks upstream for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Errand {
-    /// Whether the client may have which manifest.
-    ManifestHead,
     /// The rest of a download that broke off.
     Rest,
 }
@@ -141,6 +145,8 @@ pub(crate) enum Stage {
     Primary,
     /// Ask the primary, which was passed by.
     Returning,
+    /// Ask the primary, as if nobody had been asked yet.
+    Beginning,
     /// Ask the destination.
     Entering,
     Resolving(Lookup),

@@ -1,15 +1,17 @@
 //! `docker_manifest_cache`: a manifest that is known is not fetched again.
 //!
-//! Before the content phase, a HEAD of the module's own asks upstream whether this client may have
-//! which manifest. If that is in memory, the client gets it from there, with the header of the
-//! answer to HEAD; else the request goes on as if there were no cache, and what comes is kept on
-//! its way to the client. Of several requests that find nothing, one fetches and the others wait.
+//! Where a manifest may be in memory, the request goes upstream as a HEAD, which tells whether this
+//! client may have which manifest. If that one is in memory, our header filter sends its body behind
+//! the header of the answer to HEAD. Else the request begins again, as if there were no cache, and
+//! what comes is kept on its way to the client. Of several requests that find nothing, one fetches
+//! and the others wait.
 
 use core::cell::RefCell;
 use core::ffi::CStr;
 use core::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nginx_sys::ngx_int_t;
 use rules::digest::Key;
 use rules::directive;
 use rules::kind;
@@ -17,15 +19,14 @@ use rules::manifest::{self, Capture, Described, Entry, Kept, Progress, Reference
 
 use crate::conf::LocConf;
 use crate::ctx;
-use crate::ctx::{Answer, Errand, RequestCtx};
+use crate::ctx::{Answer, RequestCtx};
 use crate::module::Docker;
 use crate::nginx::body::Chain;
-use crate::nginx::conf::{Conf, Directive, PhaseHandler, SetError};
-use crate::nginx::now;
-use crate::nginx::request::Request;
+use crate::nginx::conf::{Conf, Directive, SetError};
+use crate::nginx::request::{Handler, Request};
 use crate::nginx::shm::{Locked, Zone};
-use crate::nginx::subrequest::Subrequest;
 use crate::nginx::timer::Timer;
+use crate::nginx::{DONE, ERROR, now};
 use crate::origin::{self, Phase};
 
 /// How often those look who wait for others, in milliseconds.
@@ -117,8 +118,14 @@ struct Exchange {
     /// Which of the requests that are under way, in all workers.
     id: u64,
     stage: Stage,
-    /// What upstream has answered to HEAD.
-    head: Option<Head>,
+    /// Who answers in the content phase.
+    handler: Handler,
+    /// How many internal redirects nginx allowed before anybody was asked.
+    redirects: u32,
+    /// Where the manifest would be kept that upstream has granted to this client.
+    granted: Option<[u64; 2]>,
+    /// The last turn was to wait.
+    wait: Option<Wait>,
     /// The others wait for this request.
     lead: Option<Lead>,
     /// The manifest on its way to the client.
@@ -131,21 +138,11 @@ struct Exchange {
 enum Stage {
     New,
     /// Upstream is being asked by HEAD.
-    Asking(Subrequest),
+    Asking,
     /// Another request fetches the manifest.
-    Waiting(Wait, #[expect(dead_code, reason = "it wakes the request until it is dropped")] Timer),
+    Waiting(#[expect(dead_code, reason = "it wakes the request until it is dropped")] Timer),
     /// Nothing is left to be decided.
     Decided,
-}
-
-/// The answer to HEAD.
-struct Head {
-    status: u16,
-    /// Which manifest it grants.
-    granted: Option<Described>,
-    lines: Vec<(Vec<u8>, Vec<u8>)>,
-    /// What upstream was asked, where it matters to anonymous clients.
-    asked: Option<Asked>,
 }
 
 /// A request for which others wait. They go on when it is dropped.
@@ -177,15 +174,13 @@ fn end(zone: &mut Locked, key: [u64; 2], id: u64, kept: Option<[u64; 2]>) {
 enum Next {
     /// Ask upstream by HEAD.
     Ask,
-    /// Let the client have this.
-    Serve(Answer, Status),
     Wait(Wait),
     /// Let upstream answer.
     Pass,
 }
 
-/// Runs before the content phase of every request.
-pub(crate) fn precontent(r: Request<'_>, answer: PhaseHandler) -> Phase {
+/// Runs before the content phase of every request. `ask` is [`ask()`], for nginx.
+pub(crate) fn precontent(r: Request<'_>, ask: Handler) -> Phase {
     let Some(cache) = LocConf::of(r).manifest_cache().filter(|_| r.is_main()) else {
         return Phase::Declined;
     };
@@ -196,48 +191,82 @@ pub(crate) fn precontent(r: Request<'_>, answer: PhaseHandler) -> Phase {
         ctx.borrow_mut().manifest = manifest;
     }
     let Some(ctx) = r.ctx::<Docker>() else { return Phase::Declined };
-    let mut ctx = ctx.borrow_mut();
-    let RequestCtx { manifest: Manifest { status, exchange: Some(exchange) }, stage, .. } =
-        &mut *ctx
-    else {
-        return Phase::Declined;
-    };
-
-    match &exchange.stage {
-        Stage::Decided => return Phase::Declined,
-        Stage::Asking(subrequest) if !subrequest.is_done(r) => return Phase::Wait,
-        Stage::New | Stage::Asking(_) | Stage::Waiting(..) => {}
+    let phase = turn(r, ctx);
+    if is_asking(ctx) {
+        r.set_content_handler(ask);
     }
-    match exchange.next(r) {
-        Next::Ask => {
-            let Ok((subrequest, head)) = r.start_head() else { return Phase::Status(500) };
-            let Ok(ctx) = head.ctx_or_default::<Docker>() else { return Phase::Status(500) };
-            ctx.borrow_mut().errand = Some(Errand::ManifestHead);
-            exchange.stage = Stage::Asking(subrequest);
-            Phase::Wait
-        }
+    phase
+}
+
+/// Decides what the request does next, before upstream is asked or asked again.
+pub(crate) fn turn(r: Request<'_>, ctx: &RefCell<RequestCtx>) -> Phase {
+    let mut ctx = ctx.borrow_mut();
+    let Some(exchange) = &mut ctx.manifest.exchange else { return Phase::Declined };
+    match exchange.stage {
+        Stage::Asking | Stage::Decided => return Phase::Declined,
+        Stage::New | Stage::Waiting(_) => {}
+    }
+    match exchange.next() {
+        Next::Ask => exchange.stage = Stage::Asking,
         Next::Wait(wait) => {
             r.watch_client();
-            exchange.stage = Stage::Waiting(wait, Timer::start(r, POLL));
-            Phase::Wait
+            exchange.wait = Some(wait);
+            exchange.stage = Stage::Waiting(Timer::start(r, POLL));
+            return Phase::Wait;
         }
-        Next::Serve(served, from) => {
-            *status = Some(from);
-            *stage = ctx::Stage::Answering(served);
-            exchange.stage = Stage::Decided;
-            r.set_content_handler(answer);
-            Phase::Declined
-        }
-        Next::Pass => {
-            exchange.stage = Stage::Decided;
-            Phase::Declined
-        }
+        Next::Pass => exchange.stage = Stage::Decided,
+    }
+    Phase::Declined
+}
+
+/// Upstream is, or is about to be, asked by HEAD.
+pub(crate) fn is_asking(ctx: &RefCell<RequestCtx>) -> bool {
+    let ctx = ctx.borrow();
+    ctx.manifest.exchange.as_ref().is_some_and(|exchange| matches!(exchange.stage, Stage::Asking))
+}
+
+/// The content handler of a request that asks by HEAD.
+pub(crate) fn ask(r: Request<'_>) -> ngx_int_t {
+    let Some(ctx) = r.ctx::<Docker>() else { return ERROR };
+    let handler = ctx.borrow().manifest.exchange.as_ref().map(|exchange| exchange.handler);
+    let (Some(handler), Some(ways)) = (handler, &LocConf::of(r).ways) else { return ERROR };
+    if let Some(asking) = ways.asking {
+        // What HEAD meets is not what the client gets: error pages are for that.
+        r.change_to(asking);
+    }
+    r.set_head(true);
+    let rc = r.run(handler);
+    if rc != DONE {
+        stop_asking(r, ctx);
+    }
+    rc
+}
+
+/// A location begins to answer. Where the request was led away from what was asked by HEAD, it is
+/// the client's again.
+pub(crate) fn entered(r: Request<'_>) {
+    if !r.main_conf::<Docker>().caches_manifests || !r.is_main() || LocConf::of(r).is_follow {
+        return;
+    }
+    if let Some(ctx) = r.ctx::<Docker>()
+        && is_asking(ctx)
+    {
+        stop_asking(r, ctx);
+    }
+}
+
+fn stop_asking(r: Request<'_>, ctx: &RefCell<RequestCtx>) {
+    if let Some(exchange) = &mut ctx.borrow_mut().manifest.exchange
+        && matches!(exchange.stage, Stage::Asking)
+    {
+        r.set_head(false);
+        exchange.stage = Stage::Decided;
     }
 }
 
 /// What the cache has to do with a new request; `None`: nothing.
 fn begin(r: Request<'_>, cache: ManifestCache) -> Option<Manifest> {
-    if !r.is_get_or_head() {
+    if !r.is_get_or_head() || r.is_error_page() {
         return None;
     }
     let proxy = r.main_conf::<Docker>().proxy?;
@@ -248,6 +277,7 @@ fn begin(r: Request<'_>, cache: ManifestCache) -> Option<Manifest> {
     let meant = service.filter(|_| upstream.is_none()).and_then(|service| service.meant());
     let path = meant.map_or(r.path(), |meant| meant.uri().as_bytes());
     let reference = Reference::of(&kind::Request::of(b"GET", path))?;
+    let handler = r.content_handler()?;
     let names = r.request_lines().map(|(name, _)| name);
     if !r.is_head()
         && (r.has_body() || !manifest::wants_whole(names) || r.location().has_proxy_cache(proxy))
@@ -269,7 +299,10 @@ fn begin(r: Request<'_>, cache: ManifestCache) -> Option<Manifest> {
         id: new_id(),
         // HEAD is upstream's to answer; what it says is noted.
         stage: if r.is_head() { Stage::Decided } else { Stage::New },
-        head: None,
+        handler,
+        redirects: r.redirects_left(),
+        granted: None,
+        wait: None,
         lead: None,
         capture: None,
         anonymous: None,
@@ -285,57 +318,17 @@ fn new_id() -> u64 {
 }
 
 impl Exchange {
-    fn next(&mut self, r: Request<'_>) -> Next {
-        let was_asked = matches!(self.stage, Stage::Asking(_));
-        match self.head.take() {
-            Some(head) => self.next_after(r, head),
-            None if was_asked => Next::Pass,
-            None => self.turn(None),
-        }
-    }
-
-    /// Decides by the answer to HEAD.
-    fn next_after(&mut self, r: Request<'_>, head: Head) -> Next {
-        let zone = self.cache.zone;
-        let Some(granted) = &head.granted else {
-            let stale = if manifest::is_failure(head.status) { self.stale(r, &head) } else { None };
-            return stale.map_or(Next::Pass, |answer| Next::Serve(answer, Status::Stale));
-        };
-        let Key(key) = manifest::key(&granted.digest);
-        let Some(bytes) = zone.blob(key) else {
-            let next = self.turn(Some(key));
-            self.head = Some(head);
-            return next;
-        };
-        let Some(kept) = Kept::read(&bytes).filter(|kept| granted.grants(kept)) else {
-            return Next::Pass;
-        };
-        if let Some(asked) = head.asked.filter(|asked| asked.is_anonymous) {
-            remember(zone, asked.key, &kept);
-        }
-        let answer = answer(&kept, head.lines);
-        let status = match self.reference {
-            Reference::Digest(_) => Status::Hit,
-            Reference::Tag => Status::Revalidated,
-        };
-        Next::Serve(answer, status)
-    }
-
-    /// Decides where there is nothing to be served. `granted` is where the manifest would be kept
-    /// that upstream has granted to this client.
-    fn turn(&mut self, granted: Option<[u64; 2]>) -> Next {
-        let wait = match self.stage {
-            Stage::Waiting(wait, _) => Some(wait),
-            Stage::New | Stage::Asking(_) | Stage::Decided => None,
-        };
+    /// Decides where there is nothing to be served yet.
+    fn next(&mut self) -> Next {
         let (key, id, zone) = (self.key, self.id, self.cache.zone);
+        let (granted, wait) = (self.granted, self.wait);
         let by_digest = match &self.reference {
-            Reference::Digest(digest) => Some(manifest::key(digest).0),
-            Reference::Tag => None,
+            Reference::Digest(digest) if granted.is_none() => Some(manifest::key(digest).0),
+            Reference::Digest(_) | Reference::Tag => granted,
         };
         let turn = zone.lock(|zone| {
             let mut entry = entry(zone, key);
-            let known = granted.or(by_digest).unwrap_or(entry.known);
+            let known = by_digest.unwrap_or(entry.known);
             if known != [0; 2] && zone.has_blob(known) {
                 return None;
             }
@@ -345,22 +338,21 @@ impl Exchange {
             }
             Some(turn)
         });
-        match (turn, granted) {
-            (None, None) => Next::Ask,
-            // It has come in this very moment.
-            (None, Some(_)) => Next::Wait(wait.unwrap_or(Wait { leader: id, since: now() })),
-            (Some(Turn::Lead), _) => {
+        match turn {
+            // One is left for the way back, if HEAD leads to nothing, and one for an error page.
+            None if self.redirects >= 2 => Next::Ask,
+            Some(Turn::Lead) => {
                 self.lead = Some(Lead { zone, key, id, kept: None });
                 Next::Pass
             }
-            (Some(Turn::Wait(wait)), _) => Next::Wait(wait),
-            (Some(Turn::Alone), _) => Next::Pass,
+            Some(Turn::Wait(wait)) => Next::Wait(wait),
+            None | Some(Turn::Alone) => Next::Pass,
         }
     }
 
     /// The manifest that an anonymous client had lately.
-    fn stale(&self, r: Request<'_>, head: &Head) -> Option<Answer> {
-        let (time, asked, zone) = (self.cache.stale?, head.asked.as_ref()?, self.cache.zone);
+    fn stale(&self, r: Request<'_>, ctx: &RequestCtx) -> Option<Answer> {
+        let (time, asked, zone) = (self.cache.stale?, asked(r, ctx)?, self.cache.zone);
         if !is_anonymous(r) {
             return None;
         }
@@ -375,7 +367,13 @@ impl Exchange {
         let mut lines =
             vec![(b"Docker-Content-Digest".to_vec(), kept.digest.to_string().into_bytes())];
         lines.extend(warning.map(|value| (b"Warning".to_vec(), value.into_bytes())));
-        Some(answer(&kept, lines))
+        Some(Answer {
+            status: 200,
+            content_type: kept.media_type.to_vec(),
+            lines,
+            body: kept.body.to_vec(),
+            yields_to_error_page: false,
+        })
     }
 
     /// The reference names this manifest.
@@ -413,30 +411,111 @@ fn remember(zone: Zone, key: [u64; 2], kept: &Kept<'_>) {
     zone.lock(|zone| zone.set_record(key, [low, high, now()]));
 }
 
-fn answer(kept: &Kept<'_>, lines: Vec<(Vec<u8>, Vec<u8>)>) -> Answer {
-    Answer {
-        status: 200,
-        content_type: kept.media_type.to_vec(),
-        lines,
-        body: kept.body.to_vec(),
-        yields_to_error_page: false,
-    }
+/// What the header filter does with an answer.
+pub(crate) enum Verdict {
+    /// It goes on to the client.
+    Pass,
+    /// The request has left.
+    Left,
+    /// This body goes behind its header.
+    Serve(Vec<u8>),
 }
 
-/// Sees the header of every answer that goes on: the request's own, and that to a HEAD of ours.
-pub(crate) fn header_filter(r: Request<'_>) {
-    if !r.main_conf::<Docker>().caches_manifests {
-        return;
+/// Sees the header of every answer that goes on.
+pub(crate) fn header_filter(r: Request<'_>) -> Verdict {
+    if !r.main_conf::<Docker>().caches_manifests || !r.is_main() {
+        return Verdict::Pass;
     }
-    let Some(main) = r.main().ctx::<Docker>() else { return };
-    if r.is_main() {
-        begin_capture(r, main);
-    } else if let Some(ctx) = r.ctx::<Docker>()
-        && ctx.borrow().errand == Some(Errand::ManifestHead)
-        && let Some(exchange) = &mut main.borrow_mut().manifest.exchange
+    let Some(ctx) = r.ctx::<Docker>() else { return Verdict::Pass };
+    if !is_asking(ctx) {
+        begin_capture(r, ctx);
+        return Verdict::Pass;
+    }
+    let Some(u) = r.upstream().filter(|u| u.is_live()) else {
+        // Nobody was asked: what answers here has not sent its body yet.
+        stop_asking(r, ctx);
+        return Verdict::Pass;
+    };
+    let granted = granted_to(r, ctx);
+    if let Some(body) = granted.as_ref().and_then(|granted| serve(r, ctx, granted)) {
+        stop_asking(r, ctx);
+        u.keep_nothing();
+        return Verdict::Serve(body);
+    }
+    if u.status() < 200 {
+        r.restore_http_version();
+    }
+    asked_in_vain(r, ctx, u.status(), granted.as_ref());
+    // Behind a header that goes on there would be no body.
+    if let Some(ways) = &LocConf::of(r).ways {
+        origin::leave(r, ctx, u, ways.any());
+    }
+    Verdict::Left
+}
+
+/// The manifest that the answer to HEAD grants.
+fn granted_to(r: Request<'_>, ctx: &RefCell<RequestCtx>) -> Option<Described> {
+    granted(r, &ctx.borrow().manifest.exchange.as_ref()?.reference)
+}
+
+/// The body of the manifest that upstream has granted, if it is in memory.
+fn serve(r: Request<'_>, ctx: &RefCell<RequestCtx>, granted: &Described) -> Option<Vec<u8>> {
+    let mut ctx = ctx.borrow_mut();
+    let Exchange { cache, reference, .. } = ctx.manifest.exchange.as_ref()?;
+    let mut bytes = cache.zone.blob(manifest::key(&granted.digest).0)?;
+    let kept = Kept::read(&bytes).filter(|kept| granted.grants(kept))?;
+    if cache.stale.is_some()
+        && let Some(asked) = asked(r, &ctx).filter(|asked| asked.is_anonymous)
     {
-        exchange.head = Some(head(r, exchange, &ctx.borrow()));
+        remember(cache.zone, asked.key, &kept);
     }
+    let from = match reference {
+        Reference::Digest(_) => Status::Hit,
+        Reference::Tag => Status::Revalidated,
+    };
+    let before = bytes.len() - kept.body.len();
+    bytes.drain(..before);
+    ctx.manifest.status = Some(from);
+    Some(bytes)
+}
+
+/// HEAD has ended with `status`, and granted no manifest that is in memory. The request is the
+/// client's again: the stage in the context says what becomes of it. `false`: nobody has asked.
+pub(crate) fn asked_in_vain(
+    r: Request<'_>,
+    ctx: &RefCell<RequestCtx>,
+    status: u16,
+    granted: Option<&Described>,
+) -> bool {
+    if !is_asking(ctx) {
+        return false;
+    }
+    stop_asking(r, ctx);
+    let mut ctx = ctx.borrow_mut();
+    let is_failure = granted.is_none() && manifest::is_failure(status);
+    let stale = match &ctx.manifest.exchange {
+        Some(exchange) if is_failure => exchange.stale(r, &ctx),
+        _ => None,
+    };
+    ctx.forget();
+    let Manifest { status, exchange } = &mut ctx.manifest;
+    if let Some(exchange) = exchange {
+        r.set_redirects_left(exchange.redirects);
+        exchange.granted = granted.map(|granted| manifest::key(&granted.digest).0);
+        let zone = exchange.cache.zone;
+        if exchange.granted.is_some_and(|key| !zone.lock(|zone| zone.has_blob(key))) {
+            // Another request may fetch it.
+            exchange.stage = Stage::New;
+        }
+    }
+    ctx.stage = match stale {
+        Some(answer) => {
+            *status = Some(Status::Stale);
+            ctx::Stage::Answering(answer)
+        }
+        None => ctx::Stage::Beginning,
+    };
+    true
 }
 
 /// Has the body kept that comes behind the header of the request's own answer, if that is a
@@ -472,20 +551,6 @@ fn granted(r: Request<'_>, reference: &Reference) -> Option<Described> {
     let u = r.upstream().filter(|u| origin::is_answer(r, *u))?;
     let lines = u.lines().map(|line| (line.name(), line.value()));
     Described::read(u.status(), lines).filter(|described| described.is_for(reference))
-}
-
-fn head(r: Request<'_>, exchange: &Exchange, ctx: &RequestCtx) -> Head {
-    let is_own = |name: &[u8]| !origin::is_set_anew(name);
-    Head {
-        status: r.response_status(),
-        granted: granted(r, &exchange.reference),
-        lines: r
-            .response_lines()
-            .filter(|line| is_own(line.name()))
-            .map(|line| (line.name().to_vec(), line.value().to_vec()))
-            .collect(),
-        asked: exchange.cache.stale.and_then(|_| asked(r, ctx)),
-    }
 }
 
 /// What upstream was asked, as far as it matters to anonymous clients.

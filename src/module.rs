@@ -142,11 +142,15 @@ unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
             // It has no header of its own.
             Verdict::Rest => return OK,
         }
-        manifest::header_filter(request);
+        let kept = match manifest::header_filter(request) {
+            manifest::Verdict::Pass => None,
+            manifest::Verdict::Left => return ERROR,
+            manifest::Verdict::Serve(body) => Some(body),
+        };
         let Ok(error) = errors::filter(request) else { return ERROR };
         // SAFETY: the request that we were given.
         let rc = unsafe { filter::next_header(r) };
-        if let Some(body) = error {
+        if let Some(body) = kept.or(error) {
             return request.send_instead(rc, &body);
         }
         resume::begin(request, rc);
@@ -176,19 +180,21 @@ unsafe extern "C" fn run_rest(r: *mut ngx_http_request_t) {
 unsafe extern "C" fn rewrite(r: *mut ngx_http_request_t) -> ngx_int_t {
     guard(ERROR, || {
         // SAFETY: nginx calls phase handlers with a live request.
-        errors::entered(unsafe { Request::new(r) });
+        let request = unsafe { Request::new(r) };
+        errors::entered(request);
+        manifest::entered(request);
         DECLINED
     })
 }
 
 unsafe extern "C" fn preaccess(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: nginx calls phase handlers with a live request.
-    guard(ERROR, || origin::preaccess(unsafe { Request::new(r) }, answer, content).code())
+    guard(ERROR, || origin::preaccess(unsafe { Request::new(r) }, answer, content, ask).code())
 }
 
 unsafe extern "C" fn precontent(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: nginx calls phase handlers with a live request.
-    guard(ERROR, || manifest::precontent(unsafe { Request::new(r) }, answer).code())
+    guard(ERROR, || manifest::precontent(unsafe { Request::new(r) }, ask).code())
 }
 
 /// The content handler where registries are declared.
@@ -201,6 +207,12 @@ unsafe extern "C" fn content(r: *mut ngx_http_request_t) -> ngx_int_t {
 unsafe extern "C" fn with_form(r: *mut ngx_http_request_t) {
     // SAFETY: nginx calls this with a live request.
     guard((), || registry::with_form(unsafe { Request::new(r) }));
+}
+
+/// The content handler where a manifest may be in memory.
+unsafe extern "C" fn ask(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: nginx calls content handlers with a live request.
+    guard(ERROR, || manifest::ask(unsafe { Request::new(r) }))
 }
 
 /// The content handler of answers that are ours.

@@ -38,7 +38,7 @@ use crate::nginx::resolver::{self, StartError};
 use crate::nginx::upstream::Upstream;
 use crate::nginx::{AGAIN, DECLINED, ERROR, NoMemory};
 use crate::redirect::Outcome as Followed;
-use crate::{breaker, errors, fallback, realm, redirect, registry, resume};
+use crate::{breaker, errors, fallback, manifest, realm, redirect, registry, resume};
 
 /// The upstream of the follow location, under a name that no host has (RFC 6761, section 6.4).
 pub(crate) const UPSTREAM: &str = "docker-origin.invalid";
@@ -92,6 +92,8 @@ pub(crate) struct Ways {
     unverified: Option<Location>,
     /// The location itself, with the user's `error_page`s alone.
     pub(crate) twin: Location,
+    /// The location itself, without the user's `error_page`s; where manifests are kept.
+    pub(crate) asking: Option<Location>,
 }
 
 impl Ways {
@@ -101,7 +103,7 @@ impl Ways {
     }
 
     /// Any follow location.
-    fn any(&self) -> Option<Location> {
+    pub(crate) fn any(&self) -> Option<Location> {
         self.verified.or(self.unverified)
     }
 }
@@ -112,12 +114,22 @@ pub(crate) fn add_ways(cf: Conf, place: Place, number: usize) -> Result<(), Refu
     let conf = || conf::of_location(place.location);
     let (verified, unverified) = conf().verifications();
     let twin = cf.copy_location(place.location)?;
-    let mut ways = Ways { own: place.location, verified: None, unverified: None, twin };
+    let mut ways =
+        Ways { own: place.location, verified: None, unverified: None, twin, asking: None };
     if verified {
         ways.verified = Some(cf.create_location(place, &text(cf, place.location, true)?)?);
     }
     if unverified {
         ways.unverified = Some(cf.create_location(place, &text(cf, place.location, false)?)?);
+    }
+    if conf().manifest_cache().is_some() {
+        let asking = cf.copy_location(place.location)?;
+        asking.clear_error_pages();
+        ways.asking = Some(asking);
+        if ways.any().is_none() {
+            // Nobody is asked from there: the request only begins again.
+            ways.unverified = Some(cf.create_location(place, "")?);
+        }
     }
     let Some(named) = ways.any() else { return Ok(()) };
 
@@ -128,6 +140,9 @@ pub(crate) fn add_ways(cf: Conf, place: Place, number: usize) -> Result<(), Refu
         let follow = conf::of_location(follow);
         follow.ways = Some(ways);
         follow.is_follow = true;
+    }
+    if let Some(asking) = ways.asking {
+        cf.prepend_error_pages(asking, &[502, 504], &name)?;
     }
     if conf().has_fallback() {
         // 502 and 504 are nginx's own; the others come here where the user has them intercepted.
@@ -672,7 +687,7 @@ pub(crate) fn answered_with(who: &str, status: u16) -> String {
 }
 
 /// Lets go of an upstream that has answered, and makes the internal redirect.
-fn leave(
+pub(crate) fn leave(
     r: Request<'_>,
     ctx: &RefCell<RequestCtx>,
     u: Upstream<'_>,
@@ -835,8 +850,9 @@ impl Phase {
     }
 }
 
-/// Runs in every location; acts in follow locations.
-pub(crate) fn preaccess(r: Request<'_>, answer: Handler, content: Handler) -> Phase {
+/// Runs in every location; acts in follow locations. The handlers are those of the content phase: of
+/// answers that are ours, of declared registries, and of manifests that may be in memory.
+pub(crate) fn preaccess(r: Request<'_>, answer: Handler, content: Handler, ask: Handler) -> Phase {
     let conf = LocConf::of(r);
     if !conf.is_follow {
         return registry::preaccess(r, conf, content);
@@ -858,6 +874,19 @@ pub(crate) fn preaccess(r: Request<'_>, answer: Handler, content: Handler) -> Ph
                 r.skip_to_content();
                 return Phase::Declined;
             }
+            Stage::Beginning => {
+                let phase = manifest::turn(r, ctx);
+                if phase == Phase::Wait {
+                    ctx.borrow_mut().stage = Stage::Beginning;
+                    return phase;
+                }
+                r.change_to(ways.own);
+                if manifest::is_asking(ctx) {
+                    r.set_content_handler(ask);
+                }
+                r.skip_to_content();
+                return Phase::Declined;
+            }
             Stage::Resolving(lookup) => {
                 ctx.borrow_mut().stage = Stage::Resolving(lookup);
                 r.watch_client();
@@ -868,9 +897,17 @@ pub(crate) fn preaccess(r: Request<'_>, answer: Handler, content: Handler) -> Ph
                 r.skip_to_content();
                 return Phase::Declined;
             }
-            Stage::Failed(status) => return give_up(r, ways, status),
+            Stage::Failed(status) => {
+                if manifest::asked_in_vain(r, ctx, status, None) {
+                    continue;
+                }
+                return give_up(r, ways, status);
+            }
             Stage::Answering(ours) => {
                 let status = ours.status;
+                if manifest::asked_in_vain(r, ctx, status, None) {
+                    continue;
+                }
                 if ours.yields_to_error_page && ways.twin.has_error_page(status) {
                     return give_up(r, ways, status);
                 }
@@ -894,7 +931,12 @@ pub(crate) fn preaccess(r: Request<'_>, answer: Handler, content: Handler) -> Ph
             }
             Stage::Primary | Stage::Asking(_) => match gave_up(r, conf, ways, ctx) {
                 Ok(next) => next,
-                Err(phase) => return phase,
+                Err(status) => {
+                    if manifest::asked_in_vain(r, ctx, status, None) {
+                        continue;
+                    }
+                    return give_up(r, ways, status);
+                }
             },
         };
         if let Next::Ask { .. } = next
@@ -926,16 +968,16 @@ fn give_up(r: Request<'_>, ways: &Ways, status: u16) -> Phase {
 ///
 /// Error pages also fire for others: for limit_req, for auth_request and its subrequest (which
 /// would be granted by a fallback's 200), and X-Accel-Redirect may name our location. They get
-/// the status that they came with.
+/// the status that they came with, which is what `Err` holds.
 fn gave_up(
     r: Request<'_>,
     conf: &LocConf,
     ways: &Ways,
     ctx: &RefCell<RequestCtx>,
-) -> Result<Next, Phase> {
+) -> Result<Next, u16> {
     let status = r.err_status();
     if status == 0 {
-        return Err(give_up(r, ways, 500));
+        return Err(500);
     }
     r.allow_error_page();
     let u = r.upstream().filter(|u| {
@@ -943,7 +985,7 @@ fn gave_up(
         let is_fresh = !u.is_live() && ctx.borrow().spent != Some(u.id());
         is_of_location && is_fresh && is_ours(r) && !r.is_post_action()
     });
-    let Some(u) = u else { return Err(give_up(r, ways, status)) };
+    let Some(u) = u else { return Err(status) };
     let has_left = !is_primarys(r, ways, u);
 
     let mut ctx = ctx.borrow_mut();
@@ -952,7 +994,7 @@ fn gave_up(
     }
     ctx.spent = Some(u.id());
     if ctx.primary.get_or_try_init(|| primary(r, u)).is_err() {
-        return Err(give_up(r, ways, status));
+        return Err(status);
     }
     let uri = first_uri(&ctx);
 
@@ -968,7 +1010,7 @@ fn gave_up(
     let is_passed = u.status() == status && !ways.twin.has_error_page(status);
     let is_first = ctx.outcomes.is_empty();
     if step == Step::Answer && ctx.destination.is_none() && is_first && !is_passed {
-        return Err(give_up(r, ways, status));
+        return Err(status);
     }
     if ctx.target == 0 && u.status() == status {
         let lines = u.lines().map(|line| (line.name().to_vec(), line.value().to_vec()));

@@ -441,7 +441,10 @@ fn at_once(count: usize, request: impl Fn(usize) -> Request + Sync) -> Vec<(Answ
 
 #[test]
 fn two_hundred_cold_clients_are_counted_once_a_digest() {
-    let scene = scene_of(|hub| builder(hub).workers(2).server(&location(CACHE)));
+    let scene = scene_of(|hub| {
+        let patient = format!("proxy_connect_timeout 10s; {}", location(CACHE));
+        builder(hub).workers(2).server(&patient)
+    });
     let manifest = by_digest(REPOSITORY, &scene.image.manifests[0]);
     scene.hub.on(REGISTRY, "/v2/library/x/manifests", Fault::Delay(Duration::from_millis(100)));
     let token = scene.hub.token(REPOSITORY);
@@ -723,8 +726,107 @@ fn other_modules_see_one_request() {
     }
     wait_for("what is mirrored", || scene.hub.requests(REGISTRY).len() == 10);
     let asked = scene.asked();
-    let heads = asked.iter().filter(|line| **line == format!("HEAD {TAG}")).count();
-    assert_eq!((heads, asked.len()), (5, 10), "{asked:?}");
+    let count = |wanted: &str| asked.iter().filter(|line| *line == wanted).count();
+    let counts = (count(&format!("HEAD {TAG}")), count("GET /mirrored"));
+    assert_eq!(counts, (5, 5), "{asked:?}");
+}
+
+#[test]
+fn the_log_tells_what_the_client_has_asked() {
+    let scene = scene_of(|hub| {
+        builder(hub)
+            .http("log_format facts '$request_method $status $body_bytes_sent $upstream_status';")
+            .server(&format!("access_log %prefix%/access.log facts; {}", location(CACHE)))
+    });
+    let body = scene.get(TAG).send().body.len();
+    assert_eq!(cache(&scene.get(TAG).send()), "REVALIDATED");
+    scene.hub.on(REGISTRY, TAG, Fault::Status(404));
+    let refused = scene.get(TAG).send().body.len();
+    let want = [
+        format!("GET 200 {body} 200"),
+        format!("GET 200 {body} 200"),
+        format!("GET 404 {refused} 404 : 404"),
+    ];
+    wait_for("the log", || scene.nginx.accesses().lines().count() == want.len());
+    assert_eq!(scene.nginx.accesses().lines().collect::<Vec<_>>(), want);
+}
+
+#[test]
+fn what_head_alone_meets_is_not_what_the_client_gets() {
+    let scene = scene_of(|hub| {
+        builder(hub).server(&format!(
+            "location = /page {{ return 200 page; }}
+             location = /elsewhere {{ internal; proxy_pass https://{REGISTRY}/elsewhere; }}
+             {}",
+            location(&format!(
+                "{CACHE} proxy_intercept_errors on; error_page 405 416 =200 /page;
+                 docker_follow_redirect on hops=8 private={};",
+                hub.network()
+            ))
+        ))
+    });
+    let good = manifest("{\"a\":1}");
+    let known = good.clone();
+    scene.hub.route(REGISTRY, move |_| known.clone().into());
+    scene.fill(TAG);
+
+    // A registry without HEADs, whose errors are intercepted; one that sends nginx to a location of
+    // its own; one that leads through as many redirects as there may be, to nothing.
+    type Leads = fn(&Recorded, &Response) -> Option<Response>;
+    let rows: [(&str, Leads); 4] = [
+        ("405", |request, _| (request.method == "HEAD").then(|| Response::new(405))),
+        ("a location", |request, _| {
+            (request.method == "HEAD" && request.path() == TAG)
+                .then(|| Response::new(200).header("X-Accel-Redirect", "/elsewhere"))
+        }),
+        ("redirects", |request, _| {
+            let hops: u32 = request.query().parse().unwrap_or(0);
+            let next = format!("https://{REGISTRY}{TAG}?{}", hops + 1);
+            let there = || (request.method == "HEAD").then(|| Response::new(404));
+            if hops < 8 { Some(Response::new(307).header("Location", next)) } else { there() }
+        }),
+        ("a redirect too many", |request, _| {
+            let hops: u32 = request.query().parse().unwrap_or(0);
+            let next = format!("https://{REGISTRY}{TAG}?{}", hops + 1);
+            (request.method == "HEAD").then(|| Response::new(307).header("Location", next))
+        }),
+    ];
+    for (name, leads) in rows {
+        scene.hub.off(REGISTRY);
+        let good = good.clone();
+        scene
+            .hub
+            .route(REGISTRY, move |request| leads(request, &good).unwrap_or(good.clone()).into());
+        scene.nginx.allow_log("redirect is not followed");
+        let answer = scene.get(TAG).send();
+        assert_eq!(seen(&answer), (200, "MISS", b"{\"a\":1}".as_slice()), "{name}");
+    }
+}
+
+/// A hit takes the time of one round trip to the registry, as a manifest does that is passed on.
+#[test]
+fn a_hit_takes_one_round_trip() {
+    let scene = scene_of(|hub| {
+        builder(hub).server(&location(CACHE)).server(&location("docker_manifest_cache off;"))
+    });
+    scene.fill(TAG);
+    let delay = Duration::from_millis(100);
+    scene.hub.on(REGISTRY, TAG, Fault::Delay(delay));
+    let token = scene.hub.token(REPOSITORY);
+    let took = |server: usize| {
+        let pull = || {
+            let start = Instant::now();
+            let answer = get(&scene.nginx.url_of(server, TAG)).bearer(&token).send();
+            assert_eq!((answer.status, answer.complete), (200, true));
+            start.elapsed()
+        };
+        // The first may have to connect.
+        pull();
+        (0..5).map(|_| pull()).min().unwrap()
+    };
+    let (hit, passed) = (took(0), took(1));
+    assert!(hit >= delay && hit < delay * 2, "{hit:?}");
+    assert!(hit < passed + delay / 2, "{hit:?}, and {passed:?} where it is passed on");
 }
 
 // Who gets what.

@@ -47,6 +47,13 @@ impl Digest {
         Self(bytes)
     }
 
+    /// Half of it. A key of something else is half of a SHA-256, too, so that this one is good only
+    /// [together](Key::with) with a key that says what it is of.
+    pub(crate) fn half(&self) -> Key {
+        let mut words = self.0.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+        Key([0; 2].map(|_| words.next().unwrap_or_default()))
+    }
+
     /// The digest's own bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -74,9 +81,7 @@ impl Key {
             hash.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
             hash.update(part);
         }
-        let Digest(digest) = hash.finish();
-        let mut words = digest.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
-        Self([0; 2].map(|_| words.next().unwrap_or_default()))
+        hash.finish().half()
     }
 
     /// The same at a tenth of the price, for what the configuration names: strangers have no say

@@ -120,9 +120,10 @@ impl Described {
     }
 }
 
-/// Where a manifest is kept.
+/// Where a manifest is kept. The digest is a hash already; nobody can make a manifest that lies where
+/// something else does.
 pub fn key(digest: &Digest) -> Key {
-    Key::of(&[b"manifest", digest.as_bytes()])
+    digest.half().with(Key([u64::from_le_bytes(*b"manifest"), 0]))
 }
 
 /// A manifest as it is kept.

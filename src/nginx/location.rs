@@ -141,6 +141,12 @@ impl Location {
         }
     }
 
+    /// Takes its `error_page`s away.
+    pub(crate) fn clear_error_pages(self) {
+        // SAFETY: a plain field of the core's configuration, which is this location's own copy.
+        unsafe { (*self.core()).error_pages = ptr::null_mut() };
+    }
+
     /// The string that another module's directive `directive` has here; empty if none, or if this
     /// nginx has no such directive.
     ///

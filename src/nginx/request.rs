@@ -304,6 +304,22 @@ impl<'r> Request<'r> {
         unsafe { bytes((*self.as_ptr()).args) }
     }
 
+    /// Has the client's GET be a HEAD from now on, to whoever looks; or a GET again.
+    pub(crate) fn set_head(self, is_head: bool) {
+        let (method, name) = if is_head { (NGX_HTTP_HEAD, "HEAD") } else { (NGX_HTTP_GET, "GET") };
+        // SAFETY: plain fields of a live request; the names are static.
+        unsafe {
+            (*self.as_ptr()).method = method as ngx_uint_t;
+            (*self.as_ptr()).method_name = literal(name);
+        }
+    }
+
+    /// Has nginx allow so many internal redirects.
+    pub(crate) fn set_redirects_left(self, number: u32) {
+        // SAFETY: a bit-field of a live request, as above.
+        unsafe { Bits::set_uri_changes_raw(self.bits(), number + 1) };
+    }
+
     /// How many internal redirects nginx still allows this request.
     pub(crate) fn redirects_left(self) -> u32 {
         // SAFETY: a bit-field of a live request. At 0 nginx answers 500.
@@ -335,6 +351,12 @@ impl<'r> Request<'r> {
                 (*self.as_ptr()).http_version = version;
             }
         }
+    }
+
+    /// An error page has led here: nginx does not let another one act.
+    pub(crate) fn is_error_page(self) -> bool {
+        // SAFETY: a bit of a live request.
+        unsafe { Bits::error_page_raw(self.bits()) != 0 }
     }
 
     /// Lets an error page act again (nginx allows one a request, unless they are recursive).
