@@ -235,6 +235,29 @@ fn a_chunked_body_of_a_get_goes_to_the_registry_alone() {
 }
 
 #[test]
+fn a_body_that_comes_piece_by_piece_is_not_taken_for_what_was_asked() {
+    let hub = start_hub();
+    let nginx = start(&hub, "proxy_request_buffering off;");
+    hub.on(REGISTRY, "/v2/x", Fault::redirect(307, "/v2/y"));
+    hub.on(REGISTRY, "/v2/y", Fault::Answer(Response::text(200, "y").into()));
+    for method in ["GET", "HEAD"] {
+        let mut connection = Connection::open(&get(&nginx.url("/v2/x"))).unwrap();
+        let head = "GET /v2/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let body = format!("{method} / HTTP/1.1\r\nHost: evil.example\r\nX-Evil: 1\r\n\r\n");
+        let first = format!("{:x}\r\n{body}\r\n", body.len());
+        let pieces = [head.to_owned(), first.clone(), first, "0\r\n\r\n".to_owned()];
+        for piece in pieces {
+            connection.write(piece.as_bytes()).unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(connection.answer("GET").unwrap().text(), "y");
+        let asked = hub.last_request(REGISTRY);
+        assert_eq!((asked.uri.as_str(), asked.header("host")), ("/v2/y", Some(REGISTRY)));
+        assert_eq!(asked.header("x-evil"), None);
+    }
+}
+
+#[test]
 fn headers_method_and_body_that_the_location_sets_stay_with_the_registry() {
     let hub = start_hub();
     let nginx = start(

@@ -210,12 +210,18 @@ impl<'r> Upstream<'r> {
         }
     }
 
-    /// The bytes of the request as they were sent; empty if none were prepared.
+    /// The bytes of the request as they were sent; empty if none were prepared, or if they are gone.
     pub(crate) fn request_head(self) -> &'r [u8] {
         // SAFETY: the first buffer is the one that `create_request` filled; `pos` moves as it is
-        // sent, `start` and `last` stay.
+        // sent, `start` and `last` stay. With a body that is not buffered, nginx frees the chain as
+        // it sends it, and uses it again for the body: `ngx_http_upstream_send_request_body()`.
         unsafe {
+            let is_freed = Bits::request_body_no_buffering_raw(self.request.as_ptr().cast()) != 0
+                && (*self.as_ptr()).request_sent() != 0;
             let chain = (*self.as_ptr()).request_bufs;
+            if is_freed {
+                return &[];
+            }
             if chain.is_null() || (*chain).buf.is_null() {
                 return &[];
             }
