@@ -72,6 +72,7 @@ fn fields() -> Vec<(&'static str, &'static str, String)> {
             "post_action" => set_post_action,
             "cached" => set_cached,
             "valid_unparsed_uri" => set_valid_unparsed_uri,
+            "request_body_no_buffering" => set_request_body_no_buffering,
         ]
         "ngx_http_upstream_t": nginx_sys::ngx_http_upstream_t [
             "header_sent" => set_header_sent,
@@ -121,6 +122,7 @@ fn fields() -> Vec<(&'static str, &'static str, String)> {
             "named" => set_named,
             "noname" => set_noname,
         ]
+        "ngx_slab_pool_t": nginx_sys::ngx_slab_pool_t ["log_nomem" => set_log_nomem]
         "ngx_url_t": nginx_sys::ngx_url_t ["no_resolve" => set_no_resolve]
         "ngx_variable_value_t": nginx_sys::ngx_variable_value_t [
             "len" => set_len,
