@@ -9,6 +9,7 @@
 
 mod clients;
 mod declaration;
+mod memory;
 mod push;
 mod selection;
 mod token;
