@@ -34,7 +34,7 @@ use crate::nginx::location::{Location, Place, Refused};
 use crate::nginx::log::Level;
 use crate::nginx::peer::{Failure, Plan, Written};
 use crate::nginx::request::{Handler, Request};
-use crate::nginx::resolver::{self, StartError};
+use crate::nginx::resolver::{self, Lookup};
 use crate::nginx::upstream::Upstream;
 use crate::nginx::{AGAIN, DECLINED, ERROR, NoMemory};
 use crate::redirect::Outcome as Followed;
@@ -863,7 +863,7 @@ pub(crate) fn preaccess(r: Request<'_>, answer: Handler, content: Handler, ask: 
     loop {
         let stage = core::mem::take(&mut ctx.borrow_mut().stage);
         let next = match stage {
-            Stage::Entering => match resolve(r, conf, ctx) {
+            Stage::Entering => match resolve(r, ctx) {
                 Ok(()) => continue,
                 Err(phase) => return phase,
             },
@@ -1024,35 +1024,32 @@ fn gave_up(
 }
 
 /// Finds the destination's addresses. `Ok`: the stage says what came of it.
-fn resolve(r: Request<'_>, conf: &LocConf, ctx: &RefCell<RequestCtx>) -> Result<(), Phase> {
-    let (reach, literal, host) = match &ctx.borrow().destination {
-        Some(Destination { reach, url, .. }) => (*reach, url.ip(), url.host.clone()),
+fn resolve(r: Request<'_>, ctx: &RefCell<RequestCtx>) -> Result<(), Phase> {
+    let (reach, url) = match &ctx.borrow().destination {
+        Some(Destination { reach, url, .. }) => (*reach, url.clone()),
         None => return Err(Phase::Status(500)),
     };
     if let Reach::Primary(address) = reach {
         ctx.borrow_mut().stage = Stage::Resolved(vec![address]);
         return Ok(());
     }
-    if let Some(address) = literal {
-        found(conf, &mut ctx.borrow_mut(), &[address]);
-        return Ok(());
+    match look_up(r, &url, resolved) {
+        Ok(Some(lookup)) => ctx.borrow_mut().stage = Stage::Resolving(lookup),
+        Ok(None) => {}
+        Err(NoMemory) => return Err(Phase::Status(500)),
     }
-    match resolver::start(r, &host, resolved) {
-        Ok(lookup) => {
-            let mut ctx = ctx.borrow_mut();
-            // The answer may be here already.
-            if matches!(ctx.stage, Stage::Primary) {
-                ctx.stage = Stage::Resolving(lookup);
-            }
-            Ok(())
-        }
-        Err(StartError::NoResolver) => {
-            ctx.borrow_mut().stage =
-                Stage::Unresolved(format!("{host}: could not be resolved (no resolver defined)"));
-            Ok(())
-        }
-        Err(StartError::NoMemory) => Err(Phase::Status(500)),
-    }
+    Ok(())
+}
+
+/// Finds the addresses of the host of `url`. `None`: `callback` has them already.
+pub(crate) fn look_up(
+    r: Request<'_>,
+    url: &Url,
+    callback: resolver::Callback,
+) -> Result<Option<Lookup>, NoMemory> {
+    let Some(address) = url.ip() else { return resolver::start(r, &url.host, callback) };
+    callback(r, resolver::Answer::Addresses(vec![address]));
+    Ok(None)
 }
 
 fn resolved(r: Request<'_>, answer: resolver::Answer) {

@@ -26,8 +26,8 @@ use crate::nginx::location::{Place, Refused};
 use crate::nginx::log::Level;
 use crate::nginx::peer::Plan;
 use crate::nginx::request::{BodyHandler, Handler, Request, Silence};
-use crate::nginx::resolver::{self, Lookup, StartError};
-use crate::nginx::{BAD_REQUEST, DONE, ERROR};
+use crate::nginx::resolver::{self, Lookup};
+use crate::nginx::{BAD_REQUEST, DONE, ERROR, NoMemory};
 use crate::origin::{self, Phase};
 use crate::{push, resume, token};
 
@@ -52,8 +52,6 @@ pub(crate) struct Service {
     /// Whom to ask for what, or the answer to what cannot be asked.
     asked: Result<Asked, Answer>,
     progress: Progress,
-    /// The resolver has answered.
-    is_resolved: bool,
     /// The location's own content handler.
     handler: Option<Handler>,
     /// That one has come to ask for `$docker_upstream`.
@@ -149,7 +147,6 @@ impl Service {
         Some(Box::new(Self {
             asked: self.asked.clone(),
             progress: Progress::Done(addresses.clone()),
-            is_resolved: true,
             handler: self.handler,
             is_used: Cell::new(false),
             is_refusing: false,
@@ -260,7 +257,6 @@ pub(crate) fn preaccess(r: Request<'_>, conf: &LocConf, content: Handler) -> Pha
         let service = Service {
             asked,
             progress,
-            is_resolved: false,
             handler,
             is_used: Cell::new(false),
             is_refusing: false,
@@ -303,21 +299,14 @@ pub(crate) fn not_allowed(allowed: &str, message: &str) -> Answer {
 
 /// Finds the addresses of `url`; those of a name may come later.
 fn resolve(r: Request<'_>, ctx: &RefCell<RequestCtx>, url: &Url) {
-    if let Some(address) = url.ip() {
-        found(r, &[address]);
-        return;
-    }
-    match resolver::start(r, &url.host, resolved) {
-        Ok(lookup) => {
-            // The answer may be here already.
-            if let Some(service) = &mut ctx.borrow_mut().service
-                && !service.is_resolved
-            {
+    match origin::look_up(r, url, resolved) {
+        Ok(Some(lookup)) => {
+            if let Some(service) = &mut ctx.borrow_mut().service {
                 service.progress = Progress::Resolving { _lookup: lookup };
             }
         }
-        Err(StartError::NoResolver) => unresolved(r, "no resolver defined"),
-        Err(StartError::NoMemory) => unresolved(r, "no memory"),
+        Ok(None) => {}
+        Err(NoMemory) => unresolved(r, "no memory"),
     }
 }
 
@@ -347,7 +336,6 @@ fn found(r: Request<'_>, addresses: &[IpAddr]) {
     let port = asked.origin().port;
     let addresses = addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
     service.progress = Progress::Resolved(addresses);
-    service.is_resolved = true;
 }
 
 /// The content handler, in the place of the location's own. `with_form` goes on when the form of

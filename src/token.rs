@@ -13,7 +13,7 @@ use rules::challenge::Bearer;
 use rules::directive;
 use rules::error::Code;
 use rules::location::{Scheme, Url};
-use rules::registry::{Registries, with_query};
+use rules::registry::{Registries, is_form, with_query};
 use rules::ticket::{Key, Ticket};
 
 use crate::conf::MainConf;
@@ -109,6 +109,10 @@ pub(crate) fn ticket(uri: &[u8]) -> Option<(&str, &str)> {
 }
 
 /// Whom a request with `ticket` asks for a token, and how.
+///
+/// A GET whose scope has another registry's prefix is for that one's realm: see
+/// [`Registries::of_form`]. A POST is for the ticket's, whatever its form says: the refresh token
+/// or password in it was given for that.
 pub(crate) fn ask(
     r: Request<'_>,
     registries: &Registries,
@@ -127,7 +131,8 @@ pub(crate) fn ask(
         .filter(|realm| registry.trusts(realm))
         .ok_or_else(refused)?;
     let mut service = service;
-    if let Some(other) = registries.of_form(query).filter(|other| other.name != registry.name) {
+    let other = registries.of_form(query).filter(|_| r.is_get());
+    if let Some(other) = other.filter(|other| other.name != registry.name) {
         registry = Rc::clone(other);
         url = registry.realms.first().cloned().ok_or_else(none)?;
         service = registry.service.clone();
@@ -186,10 +191,7 @@ pub(crate) fn refusal(r: Request<'_>, token: &Token, is_loopback: bool) -> Optio
 
 /// A POST needs its form rewritten before it goes on: reads that, and then runs `then`.
 pub(crate) fn read_form(r: Request<'_>, then: BodyHandler) -> Result<ngx_int_t, Answer> {
-    let is_form = r.request_line("Content-Type").is_some_and(|value| {
-        let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
-        kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
-    });
+    let is_form = r.request_line("Content-Type").is_some_and(is_form);
     match r.body_length() {
         _ if !is_form => Err(registry::refused(400, Code::Unsupported, "this is no form")),
         Some(length) if length <= MAX_FORM => Ok(r.read_body(then)),

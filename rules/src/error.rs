@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use crate::kind::{self, Kind};
+use crate::syntax;
 
 /// The longest reason phrase; the body has the message whole.
 const MAX_REASON: usize = 400;
@@ -158,8 +159,7 @@ pub fn warning(text: &str, others: usize) -> Option<String> {
 
 /// A body of this type is for a browser, or for the client of a storage service: HTML or XML.
 pub fn is_markup(content_type: &[u8]) -> bool {
-    let end = content_type.iter().position(|byte| *byte == b';').unwrap_or(content_type.len());
-    let media_type = content_type.get(..end).unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    let media_type = syntax::media_type(content_type).to_ascii_lowercase();
     matches!(media_type.as_slice(), b"text/html" | b"text/xml" | b"application/xml")
         || media_type.ends_with(b"+xml")
 }

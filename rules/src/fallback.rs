@@ -225,10 +225,9 @@ pub fn is_page(class: impl FnOnce() -> Class, status: u16, content_type: &[u8]) 
         && matches!(class(), Class::ManifestGet | Class::ManifestHead | Class::Blob)
 }
 
-/// Whether a `Content-Type` is that of a web page (RFC 9110, section 8.3.1).
+/// Whether a `Content-Type` is that of a web page.
 pub fn is_html(content_type: &[u8]) -> bool {
-    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
-    syntax::trim_ows(media_type).eq_ignore_ascii_case(b"text/html")
+    syntax::media_type(content_type).eq_ignore_ascii_case(b"text/html")
 }
 
 /// Which credentials of the client a target gets.

@@ -8,7 +8,7 @@ use crate::authority::Authority;
 use crate::challenge::is_path_byte;
 use crate::kind::is_name;
 use crate::location::Url;
-use crate::syntax::hex_digit;
+use crate::syntax::{self, hex_digit};
 
 /// A declared registry.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -494,6 +494,11 @@ impl Registry {
         }
         fields.join("&")
     }
+}
+
+/// Whether a `Content-Type` is that of a form (HTML Living Standard, "URL-encoded form data").
+pub fn is_form(content_type: &[u8]) -> bool {
+    syntax::media_type(content_type).eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
 /// What a field of a form means; `None` if it is no text.

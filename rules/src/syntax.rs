@@ -39,6 +39,11 @@ pub(crate) fn trim_ows(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
+/// The media type in a `Content-Type`, without its parameters (RFC 9110, section 8.3.1).
+pub(crate) fn media_type(content_type: &[u8]) -> &[u8] {
+    trim_ows(content_type.split(|byte| *byte == b';').next().unwrap_or_default())
+}
+
 /// `bytes` behind `prefix`, which may be written in any case.
 pub(crate) fn strip_prefix_any_case<'a>(bytes: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     let (head, rest) = bytes.split_at_checked(prefix.len())?;

@@ -54,34 +54,33 @@ impl Wait {
     }
 }
 
-/// Why a question could not be asked.
-pub(crate) enum StartError {
-    NoResolver,
-    NoMemory,
-}
-
 /// Asks for the addresses of `host` by the resolver of the location that `r` is in. When the
-/// answer comes later, the request goes on with the phase that it waits in.
-pub(crate) fn start(r: Request<'_>, host: &str, callback: Callback) -> Result<Lookup, StartError> {
+/// answer comes later, the request goes on with the phase that it waits in; `None`: it is here.
+pub(crate) fn start(
+    r: Request<'_>,
+    host: &str,
+    callback: Callback,
+) -> Result<Option<Lookup>, NoMemory> {
     // SAFETY: the calls and fields of `ngx_http_upstream_init_request()`; name and wait live in
     // the request's pool, as long as the question does (its owner is dropped with the request).
     unsafe {
         let clcf = *(*r.as_ptr()).loc_conf.add((*ptr::addr_of!(ngx_http_core_module)).ctx_index);
         let clcf = clcf.cast::<ngx_http_core_loc_conf_t>();
 
-        let name = copy(r.pool(), host.as_bytes()).map_err(|NoMemory| StartError::NoMemory)?;
+        let name = copy(r.pool(), host.as_bytes())?;
         let wait = ngx_palloc(r.pool(), mem::size_of::<Wait>()).cast::<Wait>();
-        let Some(lookup) = NonNull::new(wait) else { return Err(StartError::NoMemory) };
+        let Some(lookup) = NonNull::new(wait) else { return Err(NoMemory) };
 
         let mut probe: ngx_resolver_ctx_t = mem::zeroed();
         probe.name = name;
         let ctx = ngx_resolve_start((*clcf).resolver, ptr::addr_of_mut!(probe));
         // NGX_NO_RESOLVER is the pointer -1.
         if ctx.addr() == usize::MAX {
-            return Err(StartError::NoResolver);
+            callback(r, Answer::Failed("no resolver defined".to_owned()));
+            return Ok(None);
         }
         if ctx.is_null() {
-            return Err(StartError::NoMemory);
+            return Err(NoMemory);
         }
 
         wait.write(Wait { request: r.as_ptr(), callback, ctx, starting: true });
@@ -90,15 +89,15 @@ pub(crate) fn start(r: Request<'_>, host: &str, callback: Callback) -> Result<Lo
         (*ctx).data = wait.cast();
         (*ctx).timeout = (*clcf).resolver_timeout;
 
-        // An answer that is known already comes before this returns.
+        // An answer that is known already comes before this returns, and ends the wait.
         let rc = ngx_resolve_name(ctx);
         (*wait).starting = false;
         if rc != OK {
             // nginx has freed the context.
             (*wait).ctx = ptr::null_mut();
-            return Err(StartError::NoMemory);
+            return Err(NoMemory);
         }
-        Ok(Lookup(lookup))
+        Ok((!(*wait).ctx.is_null()).then_some(Lookup(lookup)))
     }
 }
 

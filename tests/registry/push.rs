@@ -128,6 +128,20 @@ fn answers_lead_back_by_the_name_that_the_client_knows() {
 }
 
 #[test]
+fn what_is_there_can_be_deleted() {
+    let hub = hub();
+    echo_all(&hub);
+    let nginx = mirror(&hub, "docker_push on;").start();
+    for (uri, want) in [
+        ("/v2/ghcr.io/a/manifests/sha256:0", "/v2/a/manifests/sha256:0"),
+        ("/v2/a/blobs/sha256:0?ns=ghcr.io", "/v2/a/blobs/sha256:0"),
+    ] {
+        let answer = request("DELETE", &nginx.url(uri)).send();
+        assert_eq!(answer.text(), format!("{GHCR} {GHCR} DELETE {want}"), "{uri}");
+    }
+}
+
+#[test]
 fn a_large_body_streams() {
     const PIECE: usize = 1 << 20;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -46,6 +46,13 @@ fn a_request_goes_to_the_registry_that_it_names() {
             "/v2/library/nginx/referrers/sha256:00?artifactType=a%2Fb",
         ),
         ("escape", "m", "/v2/ghcr.io/a/blobs/sha256%3A00", GHCR, "/v2/a/blobs/sha256%3A00"),
+        (
+            "library, named as a token server is",
+            "m",
+            "/v2/token/manifests/1",
+            REGISTRY,
+            "/v2/library/token/manifests/1",
+        ),
     ];
 
     for (name, host, uri, registry, want) in rows {
@@ -63,6 +70,7 @@ fn what_is_not_declared_is_never_asked() {
     let hub = hub();
     hub.add_host_as("stranger.example", Kind::Blank);
     let nginx = mirror(&hub, "").start();
+    let long = format!("/v2/{}/manifests/1", "a".repeat(256));
     let rows = [
         ("namespace", "/v2/a/manifests/1?ns=stranger.example", 404, "NAME_UNKNOWN"),
         ("prefix", "/v2/stranger.example/a/manifests/1", 404, "NAME_UNKNOWN"),
@@ -73,6 +81,10 @@ fn what_is_not_declared_is_never_asked() {
         ("escaped dot segment", "/v2/a/%2e%2e/b/manifests/1", 400, "NAME_INVALID"),
         ("two slashes", "/v2/a//b/manifests/1", 400, "NAME_INVALID"),
         ("beyond ASCII", "/v2/%fc/manifests/1", 400, "NAME_INVALID"),
+        ("beyond ASCII, as it is", "/v2/\u{fc}/manifests/1", 400, "NAME_INVALID"),
+        ("NUL, by nginx itself", "/v2/a/manifests/1%00", 400, "UNKNOWN"),
+        ("no name", "/v2//manifests/1", 400, "NAME_INVALID"),
+        ("too long", &long, 400, "NAME_INVALID"),
     ];
 
     for (name, uri, status, code) in rows {
@@ -178,10 +190,13 @@ fn a_registry_is_resolved_again_when_its_ttl_is_over() {
     hub.resolve_for(GHCR, support::Dns::Addresses(vec![hub.address(GHCR).into()]), 1);
     let nginx = mirror(&hub, "docker_follow_redirect off;").start();
     let ask = || get(&nginx.url("/v2/ghcr.io/a/manifests/1")).send().status;
+    let start = std::time::Instant::now();
     assert_eq!(ask(), 200);
     let before = hub.queries(GHCR);
     assert_eq!(ask(), 200);
-    assert_eq!(hub.queries(GHCR), before, "cached");
+    // Under valgrind a second may be over.
+    let is_soon = start.elapsed() < std::time::Duration::from_millis(900);
+    assert!(!is_soon || hub.queries(GHCR) == before, "cached");
     std::thread::sleep(std::time::Duration::from_millis(2100));
     assert_eq!(ask(), 200);
     assert!(hub.queries(GHCR) > before, "asked again");

@@ -461,6 +461,16 @@ fn a_client_that_knows_one_realm_gets_the_tokens_of_all() {
         assert_eq!(hub.last_request(host_of(realm)).uri, want, "{name}");
     }
 
+    // What a form holds, a refresh token or a password, is for the realm in the ticket.
+    let before = hub.counts("ghcr.io").requests;
+    let form = request("POST", &nginx.url(&ping))
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .body("grant_type=refresh_token&refresh_token=r&scope=repository:ghcr.io/a/b:pull")
+        .send();
+    assert_eq!(form.status, 200);
+    assert_eq!(hub.last_request("auth.docker.io").method, "POST");
+    assert_eq!(hub.counts("ghcr.io").requests, before);
+
     let open = ask("mcr.microsoft.com/dotnet/sdk");
     assert_eq!((open.status, open.text().as_str()), (200, "{\"token\":\"none\"}\n"));
     let uri = "/v2/mcr.microsoft.com/dotnet/sdk/manifests/1";
