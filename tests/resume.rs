@@ -384,6 +384,30 @@ fn an_upstream_that_does_not_redirect_is_asked_again() {
 }
 
 #[test]
+fn a_location_that_passes_range_by_a_variable_is_resumed() {
+    let (hub, path, blob) = hub(MB);
+    let lines = "proxy_set_header Range $http_range; proxy_set_header If-Range $http_if_range;";
+    let nginx = mirror(&hub)
+        .server(&direct(&hub, &format!("docker_resume on; {lines}")))
+        .server(&location(&format!("docker_resume on; {lines}")))
+        .http("log_format ranges '$http_range'; access_log %prefix%/access.log ranges;")
+        .start();
+    for (name, server, range, part) in [
+        ("direct", 0, None, &blob[..]),
+        ("direct, a part", 0, Some("bytes=5000-"), &blob[5000..]),
+        ("by a redirect", 1, None, &blob[..]),
+        ("by a redirect, a part", 1, Some("bytes=5000-"), &blob[5000..]),
+    ] {
+        answers(&hub, FALLBACK, [cut(1000), cut(1000)]);
+        // The registry is asked anew, too.
+        answers(&hub, CLOUDFLARE, [cut(1000), Fault::Status(403).reply(), cut(1000)]);
+        let request = get(&nginx.url_of(server, &path));
+        let request = range.iter().fold(request, |request, range| request.header("Range", range));
+        assert_whole(&request.send(), part, name);
+    }
+}
+
+#[test]
 fn a_range_is_finished_where_it_ends() {
     let (hub, path, blob) = hub(MB);
     let nginx = start(&hub, "docker_resume on;");

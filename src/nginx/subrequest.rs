@@ -5,14 +5,15 @@ use core::ptr;
 
 use nginx_sys::{
     NGX_HTTP_LAST, NGX_HTTP_SUBREQUEST_CLONE, ngx_http_request_t, ngx_http_send_special,
-    ngx_http_subrequest, ngx_int_t, ngx_list_init, ngx_list_push, ngx_table_elt_t, ngx_uint_t,
+    ngx_http_subrequest, ngx_http_variable_t, ngx_http_variable_value_t, ngx_int_t, ngx_list_init,
+    ngx_list_push, ngx_palloc, ngx_table_elt_t, ngx_uint_t,
 };
 
 use super::bits::ngx_http_request_s as Bits;
 use super::headers::{lines, push};
 use super::location::Location;
 use super::request::{Request, core_main_conf};
-use super::{NoMemory, OK};
+use super::{NoMemory, OK, bytes};
 
 impl<'r> Request<'r> {
     /// Asks what the request asks once more, with `added` field lines instead of those that
@@ -61,6 +62,7 @@ impl<'r> Request<'r> {
             for (name, value) in added {
                 push(list, self, name.as_bytes(), value)?;
             }
+            subrequest.forget_lines(is_replaced)?;
 
             match entry {
                 Entry::Content(location) => subrequest.change_to(location),
@@ -74,6 +76,33 @@ impl<'r> Request<'r> {
             (*started).write_event_handler = Some(run);
             Ok(subrequest)
         }
+    }
+
+    /// Gives a subrequest variables of its own: `$http_range` and the like, which nginx evaluates
+    /// once, have the values that the request's lines had.
+    fn forget_lines(self, is_replaced: fn(&[u8]) -> bool) -> Result<(), NoMemory> {
+        let r = self.as_ptr();
+        // SAFETY: a live request has as many values as the configuration has variables, each with
+        // its name; all-zero bytes are a value that nobody has asked for yet.
+        unsafe {
+            let known = ptr::addr_of!((*core_main_conf(r)).variables);
+            let (names, number) = ((*known).elts.cast::<ngx_http_variable_t>(), (*known).nelts);
+            let size = number * size_of::<ngx_http_variable_value_t>();
+            let values = ngx_palloc(self.pool(), size).cast::<ngx_http_variable_value_t>();
+            if values.is_null() {
+                return Err(NoMemory);
+            }
+            ptr::copy_nonoverlapping((*r).variables, values, number);
+            for number in 0..number {
+                let line = bytes((*names.add(number)).name).strip_prefix(b"http_");
+                let line = line.map(|line| String::from_utf8_lossy(line).replace('_', "-"));
+                if line.is_some_and(|line| is_replaced(line.as_bytes())) {
+                    ptr::write_bytes(values.add(number), 0, 1);
+                }
+            }
+            (*r).variables = values;
+        }
+        Ok(())
     }
 
     /// Nobody else answers for it now: no subrequest of it is running.
