@@ -220,6 +220,10 @@ pub(crate) fn judge(r: Request<'_>) {
         (Some(main), Some(ctx)) => judged(r, &mut main.borrow_mut(), &mut ctx.borrow_mut()),
         _ => false,
     };
+    if !is_accepted && let Some(u) = r.upstream().filter(|u| u.is_live() && origin::is_reusable(*u))
+    {
+        u.keep();
+    }
     r.drop_header(is_accepted);
 }
 
