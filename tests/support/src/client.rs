@@ -301,6 +301,28 @@ impl Request {
         })
     }
 
+    /// Sends it over HTTP/2 and passes the body to `take`, piece by piece; nginx is not told that
+    /// there is room for more before that returns.
+    ///
+    /// # Errors
+    ///
+    /// When connecting or TLS fails, the status is not 200, or the body breaks off.
+    pub fn receive_http2(&self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+        self.over_http2(async |client| {
+            let response = self.start_http2(client)?.await.map_err(io::Error::other)?;
+            if response.status() != 200 {
+                return Err(io::Error::other(format!("status {}", response.status())));
+            }
+            let mut frames = response.into_body();
+            while let Some(frame) = frames.data().await {
+                let frame = frame.map_err(io::Error::other)?;
+                take(&frame);
+                frames.flow_control().release_capacity(frame.len()).map_err(io::Error::other)?;
+            }
+            Ok(())
+        })
+    }
+
     fn send_http2(&self) -> io::Result<Answer> {
         self.over_http2(async |client| read_http2(self.start_http2(client)?).await)
     }
