@@ -14,6 +14,9 @@ const TOKEN_LENGTH: usize = 1_200;
 /// A signed URL of the CDN has a query of about this length.
 const SIGNATURE_LENGTH: usize = 420;
 
+/// The size of a blob whose rest the CDN sends by a new signature only.
+pub(crate) const EXPIRING: u64 = (1 << 20) + 1;
+
 const MANIFEST: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:1111111111111111111111111111111111111111111111111111111111111111","size":7023},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:2222222222222222222222222222222222222222222222222222222222222222","size":32654},{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:3333333333333333333333333333333333333333333333333333333333333333","size":16724}]}"#;
 
 /// Both hosts in one nginx with one worker, their names in DNS, and a network of their own.
@@ -89,6 +92,8 @@ impl Origin {
             output_buffers 2 128k;
             map $connection_requests $is_first {{ default ""; 1 1; }}
             map $request_method $is_counted {{ default ""; GET 1; }}
+            map $http_range $fresh {{ default ""; "~." "&Fresh=1"; }}
+            map $arg_Fresh$http_range $has_expired {{ default ""; "~^bytes" 1; }}
             log_format handshake "$server_name $ssl_session_reused";
             access_log %prefix%/handshakes.log handshake if=$is_first;
 
@@ -102,7 +107,7 @@ impl Origin {
                     rewrite ^/v2/library/app/blobs/sha256:(.*)$ /registry-v2/$1/data;
                 }}
                 location /registry-v2/ {{
-                    return 307 $scheme://{CLOUDFRONT}$uri?{query};
+                    return 307 $scheme://{CLOUDFRONT}$uri?{query}$fresh;
                 }}
                 location = /v2/library/app/manifests/latest {{
                     default_type application/vnd.oci.image.manifest.v1+json;
@@ -122,11 +127,15 @@ impl Origin {
                 if ($http_authorization) {{ return 400; }}
                 default_type application/octet-stream;
                 root %prefix%;
+                location /registry-v2/{expiring}/ {{
+                    if ($has_expired) {{ return 403; }}
+                }}
             }}
             "#,
             registry_certificate = certificate(REGISTRY),
             cdn_certificate = certificate(CLOUDFRONT),
             query = query(),
+            expiring = digest(EXPIRING),
             digest = Digest::of(MANIFEST.as_bytes()),
         );
         let nginx = Nginx::builder()

@@ -57,6 +57,13 @@ impl Outcome {
     }
 }
 
+/// How an answer came.
+struct Arrival {
+    first: Instant,
+    /// The longest time between two pieces of the body.
+    gap: Duration,
+}
+
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
@@ -85,12 +92,20 @@ impl Client {
     /// Asks, reads the whole answer, and returns how long its first byte took.
     pub(crate) async fn get(&mut self) -> Duration {
         let start = Instant::now();
-        let first = match tokio::time::timeout(PATIENCE, self.exchange(u64::MAX)).await {
-            Ok(Ok(first)) => first,
+        self.whole().await.first - start
+    }
+
+    /// Asks, reads the whole answer, and returns the longest time in which nothing of it came.
+    pub(crate) async fn longest_gap(&mut self) -> Duration {
+        self.whole().await.gap
+    }
+
+    async fn whole(&mut self) -> Arrival {
+        match tokio::time::timeout(PATIENCE, self.exchange(u64::MAX)).await {
+            Ok(Ok(arrival)) => arrival,
             Ok(Err(error)) => panic!("no whole answer: {error}"),
             Err(_) => panic!("no whole answer within {PATIENCE:?}"),
-        };
-        first - start
+        }
     }
 
     /// Asks and reads about `bytes` of the answer; the rest stays where it is.
@@ -98,7 +113,7 @@ impl Client {
         self.exchange(bytes).await.expect("the beginning of an answer");
     }
 
-    async fn exchange(&mut self, most: u64) -> io::Result<Instant> {
+    async fn exchange(&mut self, most: u64) -> io::Result<Arrival> {
         self.stream.write_all(&self.target.request).await?;
         self.stream.flush().await?;
         let mut filled = 0;
@@ -126,14 +141,19 @@ impl Client {
             "another answer than expected:\n{text}"
         );
         let mut left = self.target.length.min(most).saturating_sub((filled - header) as u64);
+        let mut last = Instant::now();
+        let mut gap = Duration::ZERO;
         while left > 0 {
             let read = self.stream.read(&mut self.buffer).await?;
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             left = left.saturating_sub(read as u64);
+            gap = gap.max(last.elapsed());
+            last = Instant::now();
         }
-        first.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        let first = first.ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(Arrival { first, gap })
     }
 }
 

@@ -36,6 +36,10 @@ pub(crate) enum Way {
     Groups,
     Script,
     Module,
+    /// The module without `docker_resume`.
+    Unresumed,
+    /// The module with `docker_verify`.
+    Verified,
     /// The module with a memory of who is limited.
     Zone,
     /// The module with a memory of manifests.
@@ -61,6 +65,8 @@ impl Way {
             Self::Groups => "configuration",
             Self::Script => "njs",
             Self::Module => "module",
+            Self::Unresumed => "module without docker_resume",
+            Self::Verified => "module, docker_verify",
             Self::Zone => "module with a zone",
             Self::Manifests => "module, docker_manifest_cache",
             Self::Variable => "variables",
@@ -122,7 +128,7 @@ impl Setting<'_> {
 
     pub(crate) fn text(self, way: Way) -> Text {
         let mut text = self.text_with_module(way);
-        if !matches!(way, Way::Module | Way::Zone) {
+        if !matches!(way, Way::Module | Way::Verified | Way::Zone) {
             let lines = text.common.lines().filter(|line| !line.trim().starts_with("docker_"));
             text.common = lines.collect::<Vec<_>>().join("\n");
         }
@@ -205,6 +211,11 @@ impl Setting<'_> {
                 ),
                 common: self.common(),
             },
+            Way::Unresumed => self.text(Way::Module),
+            Way::Verified => {
+                let Text { http, server, common } = self.text(Way::Module);
+                Text { http, server: format!("docker_verify on;\n{server}"), common }
+            }
             Way::Zone => {
                 let Text { http, server, common } = self.text(Way::Module);
                 Text {
@@ -294,6 +305,8 @@ impl Modules {
     pub(crate) fn of(&self, way: Way) -> Option<&Path> {
         match way {
             Way::Module
+            | Way::Unresumed
+            | Way::Verified
             | Way::Zone
             | Way::Manifests
             | Way::Registry

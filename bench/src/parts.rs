@@ -22,6 +22,7 @@ pub(crate) enum Part {
     Throughput,
     Handshakes,
     FirstByte,
+    Gap,
     Counted,
     Instructions,
     Layer,
@@ -29,10 +30,11 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Throughput,
         Self::Handshakes,
         Self::FirstByte,
+        Self::Gap,
         Self::Counted,
         Self::Instructions,
         Self::Layer,
@@ -44,6 +46,7 @@ impl Part {
             Self::Throughput => "throughput",
             Self::Handshakes => "handshakes",
             Self::FirstByte => "first-byte",
+            Self::Gap => "gap",
             Self::Counted => "counted",
             Self::Instructions => "instructions",
             Self::Layer => "layer",
@@ -56,6 +59,7 @@ impl Part {
             Self::Throughput => throughput(modules, quick, report).await,
             Self::Handshakes => handshakes(modules, quick, report).await,
             Self::FirstByte => first_byte(modules, report).await,
+            Self::Gap => gap(modules, report).await,
             Self::Counted => counted(modules, quick, report).await,
             Self::Instructions => instructions(modules, report).await,
             Self::Layer => layer(modules, report).await,
@@ -189,12 +193,7 @@ async fn handshakes(modules: &Modules, quick: bool, report: &mut Report) {
 
 async fn first_byte(modules: &Modules, report: &mut Report) {
     let origin = Origin::start(&[KIB]);
-    let trips = delay::Trips::default();
-    let far = [(Host::FarRegistry, Host::Registry), (Host::FarCdn, Host::Cdn)];
-    for (end, host) in far {
-        delay::line(origin.socket(end, 443), origin.socket(host, 443), ROUND_TRIP, &trips);
-    }
-    origin.far();
+    let (trips, _) = far_away(&origin);
     report.section(
         "First byte of a blob at a round trip of 100 ms",
         "Between mirror and origins lie delay lines in user space, which charge each connection a \
@@ -236,6 +235,62 @@ async fn first_byte(modules: &Modules, report: &mut Report) {
     report.table(&["", "first", "counted", "warm", "counted"], &rows);
 }
 
+/// Puts delay lines before both hosts. What is returned counts all round trips, and breaks the line
+/// to the CDN.
+fn far_away(origin: &Origin) -> (delay::Trips, delay::Break) {
+    let trips = delay::Trips::default();
+    let line = |end, host, breaks: &delay::Break| {
+        delay::line(origin.socket(end, 443), origin.socket(host, 443), ROUND_TRIP, &trips, breaks);
+    };
+    let breaks = delay::Break::default();
+    line(Host::FarRegistry, Host::Registry, &delay::Break::default());
+    line(Host::FarCdn, Host::Cdn, &breaks);
+    origin.far();
+    (trips, breaks)
+}
+
+async fn gap(modules: &Modules, report: &mut Report) {
+    const ROUNDS: usize = 7;
+    let origin = Origin::start(&[MIB, hub::EXPIRING]);
+    let (trips, breaks) = far_away(&origin);
+    report.section(
+        "A download that breaks off at a round trip of 100 ms",
+        "For how long a client gets nothing of a blob of 1 MiB when the CDN's connection breaks \
+         within it, by the delay lines of the table above: the longest time between two pieces. \
+         Median of 7, and the round trips that were counted, without those of the request itself.",
+    );
+    let setting = Setting { origin: &origin, tls: true, far: true };
+    let mut rows = Vec::new();
+    for (what, size, most) in [
+        ("by the same URL", MIB, 3.0),
+        ("by the registry, when the URL has expired", hub::EXPIRING, 5.0),
+    ] {
+        let mirror = Mirror::start(Way::Module, setting, modules, &[]);
+        let mut client = Client::connect(&mirror.blob(size)).await;
+        let mut took = Vec::new();
+        let mut counted = Vec::new();
+        for round in 0..ROUNDS + 2 {
+            let before = trips.count();
+            let is_warm = round >= 2;
+            breaks.after(if is_warm { MIB / 2 } else { 0 });
+            let gap = client.longest_gap().await;
+            if is_warm {
+                took.push(gap.as_secs_f64() / ROUND_TRIP.as_secs_f64());
+                // One for the redirect, and one for the blob.
+                counted.push((trips.count() - before) as f64 - 2.0);
+            }
+            tokio::time::sleep(ROUND_TRIP * 2).await;
+        }
+        let (took, counted) = (median(took), median(counted));
+        rows.push(vec![what.to_owned(), format!("{took:.2}"), format!("{counted:.0}")]);
+        eprintln!("  {}", rows.last().expect("a row").join(" | "));
+        let what = format!("round trips without a byte when a download breaks off, {what}");
+        report.target(&what, took, "", Bound::AtMost(most + 0.1));
+        report.target("the same, counted", counted, "", Bound::AtMost(most));
+    }
+    report.table(&["the rest comes", "round trips", "counted"], &rows);
+}
+
 /// What manifests cost: counted requests, round trips, and the mirror's work.
 async fn counted(modules: &Modules, quick: bool, report: &mut Report) {
     const PULLS: u64 = 1_000;
@@ -249,6 +304,7 @@ async fn counted(modules: &Modules, quick: bool, report: &mut Report) {
         origin.socket(Host::Registry, 443),
         ROUND_TRIP,
         &trips,
+        &delay::Break::default(),
     );
     report.section(
         "Manifests",
@@ -352,7 +408,8 @@ async fn direct_client(origin: &Origin) -> Vec<String> {
 }
 
 async fn instructions(modules: &Modules, report: &mut Report) {
-    let origin = Origin::start(&[KIB]);
+    let origin = Origin::start(&[KIB, MIB]);
+    let layer = hub::blob(MIB);
     let plain = Setting { origin: &origin, tls: false, far: false };
     report.section(
         "Instructions",
@@ -379,6 +436,13 @@ async fn instructions(modules: &Modules, report: &mut Report) {
             &*manifest,
             size,
             Some(3.0),
+        ),
+        (
+            "a blob of 1 MiB with docker_resume, against the module without",
+            [Way::Module, Way::Unresumed],
+            &*layer,
+            MIB,
+            Some(1.0),
         ),
         (
             "a manifest with docker_zone and docker_fallback, against the module without",
@@ -455,15 +519,16 @@ async fn layer(modules: &Modules, report: &mut Report) {
     let origin = Origin::start(&[LAYER, MIB]);
     report.section(
         "A layer of 200 MB, and many slow ones",
-        "One client over TLS, median of 11 runs, of which the first two ways' are interleaved; then the memory of the worker (its \
-         own pages) with 500 downloads that have begun and stand still. The recipe's are left out: \
-         it writes them all to temporary files.",
+        "One client over TLS, median of 11 runs, of which all but the recipe's are interleaved; \
+         then the memory of the worker (its own pages) with 500 downloads that have begun and stand \
+         still. The recipe's are left out: it writes them all to temporary files. With \
+         `docker_verify`, a SHA-256 runs over every byte, by the processor's own instructions.",
     );
-    let ways = [Way::Direct, Way::Module, Way::Recipe];
+    let ways = [Way::Direct, Way::Module, Way::Verified, Way::Recipe];
     let mirrors = ways.map(|way| Mirror::start(way, near(&origin), modules, &[]));
     let mut runs = ways.map(|way| (way, Vec::new()));
     // The recipe writes 200 MB to disk each time, and whoever comes next waits for that.
-    let (compared, alone) = (0..2, 2..3);
+    let (compared, alone) = (0..3, 3..4);
     for group in [compared, alone] {
         for _ in 0..rounds {
             for (mirror, (_, transfers)) in
@@ -487,6 +552,7 @@ async fn layer(modules: &Modules, report: &mut Report) {
             way.name().to_owned(),
             format!("{rate:.0}"),
             format!("{cpu:.2}"),
+            format!("{:.0}", 1e3 / cpu),
             memory.map_or("-".to_owned(), |memory| format!("{:.1}", memory / 1024.0)),
         ]);
         eprintln!("  {}", rows.last().expect("a row").join(" | "));
@@ -512,7 +578,9 @@ async fn layer(modules: &Modules, report: &mut Report) {
             Bound::AtMost(5.0),
         );
     }
-    report.table(&["", "MB/s", "processor seconds/GB", "MiB with 500 downloads"], &rows);
+    let head =
+        ["", "MB/s", "processor seconds/GB", "MB/s of a whole core", "MiB with 500 downloads"];
+    report.table(&head, &rows);
 }
 
 /// Memory of a worker with 500 downloads that have begun, KiB.
