@@ -506,7 +506,7 @@ fn a_slow_client_is_no_stall() {
             &hub,
             &format!(
                 "docker_resume on stall={}ms; {settings} proxy_max_temp_file_size 0;",
-                ms(300)
+                ms(800)
             ),
         );
         answers(&hub, CLOUDFLARE, [cut(15 * MB)]);
@@ -517,7 +517,7 @@ fn a_slow_client_is_no_stall() {
         assert_eq!(head.status, 200);
 
         let mut body = client.take(MB).unwrap();
-        std::thread::sleep(Duration::from_millis(ms(1000)));
+        std::thread::sleep(Duration::from_millis(ms(2000)));
         assert_eq!(hub.counts(CLOUDFLARE).requests, 1, "{settings}: the client is to blame");
         body.extend(client.take(19 * MB).unwrap());
 
