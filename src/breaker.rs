@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use rules::breaker::{Breaker, Quota, Reason, Records, Settings, Way, decide};
 use rules::digest::Key;
 use rules::fallback::{Outcome, Target, is_page};
-use rules::kind::{self, Class};
+use rules::kind::{self, Class, Kind};
 use rules::limit::Limit;
 use rules::location::Url;
 use rules::owner::Owner;
@@ -23,7 +23,7 @@ use crate::module::Docker;
 use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
-use crate::nginx::shm::Locked;
+use crate::nginx::shm::{Locked, Zone};
 use crate::nginx::upstream::Upstream;
 use crate::nginx::{now, unix_time};
 
@@ -55,6 +55,7 @@ impl Directive for FallbackReserve {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subject {
     backend: Key,
+    kind: Kind,
     class: Class,
     /// Who is counted there.
     owner: Key,
@@ -65,7 +66,8 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    fn new(r: Request<'_>, backend: Key, class: Class) -> Self {
+    fn new(r: Request<'_>, backend: Key, uri: &str) -> Self {
+        let kind::Request { kind, class, .. } = kind::Request::of(r.method(), uri.as_bytes());
         let owner = match class {
             Class::ManifestGet | Class::ManifestHead => owner(r.request_line("Authorization")),
             Class::Blob | Class::Token | Class::Other => Owner::Anonymous,
@@ -74,13 +76,21 @@ impl Subject {
             Owner::Anonymous => backend.with(ANYBODY),
             Owner::Account(account) => backend.with(account),
         };
-        Self { backend, class, owner, asked: now(), is_clean: false }
+        Self { backend, kind, class, owner, asked: now(), is_clean: false }
+    }
+
+    pub(crate) fn backend(&self) -> Key {
+        self.backend
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The request for `uri` at the upstream that the configuration names so (see
     /// `Upstream::backend`).
     pub(crate) fn of_primary(r: Request<'_>, backend: &[u8], uri: &str) -> Self {
-        Self::new(r, Key::of_configured(&[backend, b""]), class(r, uri))
+        Self::new(r, key(backend), uri)
     }
 
     /// The request for `uri` (as the primary would get it) at a fallback target.
@@ -88,7 +98,7 @@ impl Subject {
         let Url { scheme, host, port, uri: prefix } = &target.base;
         let backend = format!("{}://{host}:{port}", scheme.as_str());
         let backend = Key::of_configured(&[backend.as_bytes(), prefix.as_bytes()]);
-        Self::new(r, backend, class(r, uri))
+        Self::new(r, backend, uri)
     }
 
     /// The request was made as early as `asked`.
@@ -106,8 +116,13 @@ impl Subject {
     }
 }
 
-/// In place of an account: all that is anonymous shares the mirror's address.
+/// Stands for all who do not log in.
 const ANYBODY: Key = Key([1; 2]);
+
+/// The backend that the configuration names so (see `Upstream::backend`).
+pub(crate) fn key(backend: &[u8]) -> Key {
+    Key::of_configured(&[backend, b""])
+}
 
 /// How many tokens a worker knows the owners of.
 const OWNERS: usize = 64;
@@ -118,6 +133,11 @@ thread_local! {
     static KNOWN_OWNERS: RefCell<[Option<(u64, Owner)>; OWNERS]> =
         const { RefCell::new([None; OWNERS]) };
     static HASHES: RandomState = RandomState::new();
+}
+
+/// The request uses the quota that all share who do not log in.
+pub(crate) fn is_anonymous(r: Request<'_>) -> bool {
+    owner(r.request_line("Authorization")) == Owner::Anonymous
 }
 
 /// Whose quota a request with this `Authorization` uses.
@@ -225,6 +245,23 @@ pub(crate) fn is_alert(r: Request<'_>, conf: &LocConf) -> bool {
     zone.is_some_and(|zone| conf.reserve.is_some() || zone.is_watched(now()))
 }
 
+/// The breakers of a backend that concern everybody, by what they are for.
+pub(crate) fn look(zone: Zone, backend: Key) -> [(&'static str, Breaker); BREAKERS + 1] {
+    let is_watched = zone.is_watched(now());
+    let words = |zone: &mut Locked| {
+        let shared = zone.record(backend.0).map(split).unwrap_or_default();
+        let [a, b, c, d, ..] = zone.record::<8>(backend.with(ANYBODY).0).unwrap_or_default();
+        (shared, [a, b, c, d])
+    };
+    // Else what is known is long ago.
+    let (shared, pulls) = if is_watched { zone.lock(words) } else { Default::default() };
+    let names = ["all"].into_iter().chain(Class::ALL.map(Class::as_str)).chain(["pulls"]);
+    let breakers = shared.into_iter().chain([pulls]).map(Breaker::from);
+    let mut all = [("", Breaker::default()); BREAKERS + 1];
+    all.iter_mut().zip(names.zip(breakers)).for_each(|(to, from)| *to = from);
+    all
+}
+
 /// Whether `subject` had better not be asked, and why. Else it is noted that it is.
 pub(crate) fn refuses(r: Request<'_>, conf: &LocConf, subject: &mut Subject) -> Option<Refusal> {
     let zone = r.main_conf::<Docker>().zone()?;
@@ -313,8 +350,7 @@ pub(crate) fn answered<'b>(
                 records.quota.told_nothing();
             }
         } else if let Some(remaining) = remaining {
-            let limit = u.line("ratelimit-limit").and_then(RateLimit::parse);
-            records.quota.learn(now, limit, remaining);
+            records.quota.learn(now, limit(u), remaining);
             if subject.class == Class::ManifestGet && u.status() < 400 {
                 records.owner.succeeded(asked);
             }
@@ -325,6 +361,11 @@ pub(crate) fn answered<'b>(
 /// What an answer says is left of a quota.
 pub(crate) fn remaining(u: Upstream<'_>) -> Option<RateLimit> {
     RateLimit::parse(u.line("ratelimit-remaining")?)
+}
+
+/// What an answer says is the whole of it.
+pub(crate) fn limit(u: Upstream<'_>) -> Option<RateLimit> {
+    RateLimit::parse(u.line("ratelimit-limit")?)
 }
 
 /// All that `subject` was asked for has come.

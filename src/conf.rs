@@ -38,6 +38,8 @@ pub(crate) struct MainConf {
     pub(crate) proxy: Option<usize>,
     /// The upstreams' own, where ours runs before.
     pub(crate) upstreams: Intercepted,
+    /// There is a status page.
+    pub(crate) has_status: bool,
     /// Some location has a `docker_manifest_cache`.
     pub(crate) caches_manifests: bool,
     /// Errors are told as a registry tells them somewhere.
@@ -72,6 +74,8 @@ pub(crate) struct LocConf {
     pub(crate) ways: Option<Ways>,
     /// This is a follow location.
     pub(crate) is_follow: bool,
+    /// It answers with the status page.
+    pub(crate) is_status: bool,
 }
 
 /// A value, and how far it reaches.
@@ -184,6 +188,12 @@ impl LocConf {
         rewrites || selects || follows().is_some() || falls_back().is_some()
     }
 
+    /// The status page counts its requests.
+    pub(crate) fn is_counted(&self) -> bool {
+        let is_realm = !matches!(self.realm, None | Some(Realm::Off));
+        !self.is_status && (self.is_follow || self.ways.is_some() || is_realm)
+    }
+
     /// There are fallback targets, for some request at least.
     pub(crate) fn has_fallback(&self) -> bool {
         !self.all_targets().is_empty()
@@ -267,6 +277,7 @@ pub(crate) struct Hooks {
     pub(crate) rewrite: PhaseHandler,
     pub(crate) preaccess: PhaseHandler,
     pub(crate) precontent: PhaseHandler,
+    pub(crate) log: PhaseHandler,
     pub(crate) init_peer: InitPeer,
     pub(crate) before_asking: InitPeer,
     pub(crate) cycle_end: unsafe extern "C" fn(*mut core::ffi::c_void),
@@ -290,6 +301,14 @@ pub(crate) fn complete(cf: Conf, hooks: &Hooks) -> Result<(), Refused> {
         cf.add_handler(HttpPhase::Rewrite, hooks.rewrite).map_err(|_| Refused)?;
     }
 
+    if main.zone().is_some() {
+        cf.add_handler(HttpPhase::Log, hooks.log).map_err(|_| Refused)?;
+    } else if main.has_status {
+        cf.emerg(format_args!("\"docker_status\" has nothing to show without a \"docker_zone\""));
+        return Err(Refused);
+    }
+    on_cycle_end(cf, hooks.cycle_end).map_err(|_| Refused)?;
+
     let places: Vec<Place> = core::mem::take(&mut main.places)
         .into_iter()
         .filter(|place| place.location.can_answer())
@@ -305,7 +324,6 @@ pub(crate) fn complete(cf: Conf, hooks: &Hooks) -> Result<(), Refused> {
     }
     cf.add_handler(HttpPhase::PreAccess, hooks.preaccess).map_err(|_| Refused)?;
     cf.add_upstream(origin::UPSTREAM, hooks.init_peer).map_err(|_| Refused)?;
-    on_cycle_end(cf, hooks.cycle_end).map_err(|_| Refused)?;
     for (number, place) in places.into_iter().enumerate() {
         origin::add_ways(cf, place, number).map_err(|_| Refused)?;
     }

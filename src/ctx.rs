@@ -29,6 +29,10 @@ pub(crate) struct RequestCtx {
     pub(crate) upstream: Option<usize>,
     /// The backend that is being asked, where its breaker matters.
     pub(crate) subject: Option<Subject>,
+    /// The primary's upstream that the status page has counted.
+    pub(crate) counted: Option<usize>,
+    /// How long it took until the answer to the client began, in milliseconds.
+    pub(crate) first_byte: Option<u64>,
     /// Who is asked: 0 is the primary, then come the fallback targets.
     pub(crate) target: usize,
     pub(crate) queue: Queue,
@@ -77,6 +81,7 @@ impl RequestCtx {
             errand: self.errand,
             manifest: core::mem::take(&mut self.manifest),
             spent: self.spent,
+            counted: self.counted,
             is_error_page: self.is_error_page,
             service: self.service.take(),
             ..Self::default()

@@ -15,19 +15,22 @@ use crate::errors::{self, Errors};
 use crate::fallback::{Fallback, FallbackOn};
 use crate::manifest::{self, ManifestCacheDirective};
 use crate::nginx::body::Chain;
-use crate::nginx::conf::{Conf, REFUSED, location_command, main_command, server_command};
+use crate::nginx::conf::{
+    Conf, REFUSED, bare_command, location_command, main_command, server_command,
+};
 use crate::nginx::request::Request;
-use crate::nginx::{DECLINED, ERROR, Module, OK, filter, guard, idle, peer, variable};
+use crate::nginx::{DECLINED, ERROR, Module, OK, filter, guard, idle, peer, shm, variable};
 use crate::origin::{self, Keepalive, Verdict};
 use crate::push::Push;
 use crate::realm::RealmRewrite;
 use crate::redirect::FollowRedirect;
 use crate::registry::{self, DockerRegistry};
 use crate::resume::{self, Resume};
+use crate::status::{self, Status};
 use crate::token::TokenKey;
-use crate::variables;
 use crate::verify::{self, Verify};
 use crate::zone::Zone;
+use crate::{metrics, variables};
 
 /// The module, to those who look up its configuration.
 pub(crate) struct Docker;
@@ -45,7 +48,7 @@ unsafe impl Module for Docker {
 }
 
 /// nginx wants the table writable, and does not write.
-static mut COMMANDS: [ngx_command_t; 16] = [
+static mut COMMANDS: [ngx_command_t; 17] = [
     location_command::<RealmRewrite>(),
     location_command::<FollowRedirect>(),
     location_command::<Fallback>(),
@@ -61,6 +64,7 @@ static mut COMMANDS: [ngx_command_t; 16] = [
     main_command::<TokenKey>(),
     main_command::<Keepalive>(),
     main_command::<Zone>(),
+    bare_command::<Status>(),
     ngx_command_t::empty(),
 ];
 
@@ -97,8 +101,15 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
         // SAFETY: nginx passes a live `cf`.
         let cf = unsafe { Conf::new(cf) };
         filter::install(header_filter, body_filter);
-        let hooks =
-            conf::Hooks { rewrite, preaccess, precontent, init_peer, before_asking, cycle_end };
+        let hooks = conf::Hooks {
+            rewrite,
+            preaccess,
+            precontent,
+            log,
+            init_peer,
+            before_asking,
+            cycle_end,
+        };
         if conf::complete(cf, &hooks).is_ok() { OK } else { ERROR }
     })
 }
@@ -147,6 +158,7 @@ unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
             manifest::Verdict::Left => return ERROR,
             manifest::Verdict::Serve(body) => Some(body),
         };
+        metrics::answering(request);
         let Ok(error) = errors::filter(request) else { return ERROR };
         // SAFETY: the request that we were given.
         let rc = unsafe { filter::next_header(r) };
@@ -215,6 +227,20 @@ unsafe extern "C" fn ask(r: *mut ngx_http_request_t) -> ngx_int_t {
     guard(ERROR, || manifest::ask(unsafe { Request::new(r) }))
 }
 
+unsafe extern "C" fn log(r: *mut ngx_http_request_t) -> ngx_int_t {
+    guard(OK, || {
+        // SAFETY: nginx calls phase handlers with a live request.
+        metrics::finished(unsafe { Request::new(r) });
+        OK
+    })
+}
+
+/// The content handler of `docker_status`.
+pub(crate) unsafe extern "C" fn status(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: nginx calls content handlers with a live request.
+    guard(ERROR, || status::answer(unsafe { Request::new(r) }))
+}
+
 /// The content handler of answers that are ours.
 unsafe extern "C" fn answer(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: nginx calls content handlers with a live request.
@@ -254,11 +280,18 @@ unsafe extern "C" fn before_asking(
 
 /// A worker ends: nginx reports sockets that are left open.
 unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
-    guard((), idle::flush);
+    guard((), flush);
 }
 
 /// A configuration is freed (with `master_process off` that happens in a process that goes on):
 /// idle connections are keyed by its addresses, and their handlers may be unloaded with it.
 unsafe extern "C" fn cycle_end(_data: *mut c_void) {
-    guard((), idle::flush);
+    guard((), flush);
+}
+
+/// What this process knows by addresses of the configuration, and of its zones.
+fn flush() {
+    idle::flush();
+    metrics::flush();
+    shm::flush();
 }

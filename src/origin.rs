@@ -38,7 +38,7 @@ use crate::nginx::resolver::{self, Lookup};
 use crate::nginx::upstream::Upstream;
 use crate::nginx::{AGAIN, DECLINED, ERROR, NoMemory};
 use crate::redirect::Outcome as Followed;
-use crate::{breaker, errors, fallback, manifest, realm, redirect, registry, resume};
+use crate::{breaker, errors, fallback, manifest, metrics, realm, redirect, registry, resume};
 
 /// The upstream of the follow location, under a name that no host has (RFC 6761, section 6.4).
 pub(crate) const UPSTREAM: &str = "docker-origin.invalid";
@@ -242,6 +242,7 @@ fn filtered(r: Request<'_>, conf: &LocConf) -> Verdict {
     if !is_answer(r, u) {
         return Verdict::Pass;
     }
+    metrics::answered(r, conf, u);
     match answered(r, conf, ways, u) {
         Ok(verdict) => verdict,
         // nginx has logged it; without memory the request ends.
@@ -316,6 +317,7 @@ fn pass_by(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, u: Upstream<'_>
     }
     ctx.queue.pass_by(0);
     let next = admitted(r, conf, ctx, targets, uri).filter(|next| !ctx.queue.passed_by(*next))?;
+    metrics::fell_back(r, reason.as_str());
     ctx.fallback_reason = Some(Cow::Borrowed(reason.as_str()));
     let told = format!("{}: not asked ({reason})", asked(ctx));
     Some(go_on(r, conf, ctx, uri, Step::Next(next), reason_as_outcome(reason), Some(told)))
@@ -365,7 +367,9 @@ fn answered(
     }
     let ctx = r.ctx_or_default::<Docker>()?;
     if !conf.is_follow {
-        ctx.borrow_mut().begin(u);
+        let mut ctx = ctx.borrow_mut();
+        ctx.begin(u);
+        metrics::asked_primary(r, &mut ctx, u);
     }
     if ctx.borrow().primary.get_or_try_init(|| primary(r, u)).is_err() {
         return Ok(Verdict::Pass);
@@ -393,10 +397,12 @@ fn answered(
         match followed {
             Followed::Pass => {}
             Followed::Follow(_) if left == 1 => {
+                metrics::redirect_refused(r, "hops");
                 failure = Some(format!("{}: too many internal redirects", asked(&ctx.borrow())));
             }
             Followed::Follow(destination) => {
                 let verify = destination.verify;
+                metrics::redirected(r, &destination.url.host);
                 {
                     let mut ctx = ctx.borrow_mut();
                     ctx.redirects = ctx.redirects.saturating_add(1);
@@ -625,7 +631,11 @@ fn go_on(
                     Level::Info,
                     format_args!("{told}, falling back to \"{}\"", fallback::name(target)),
                 );
-                ctx.fallback_reason.get_or_insert_with(|| outcome.as_reason());
+                ctx.fallback_reason.get_or_insert_with(|| {
+                    let reason = outcome.as_reason();
+                    metrics::fell_back(r, &reason);
+                    reason
+                });
                 ctx.target = number;
                 ctx.destination = Some(fallback::destination(target, uri));
                 ctx.stage = Stage::Entering;
@@ -641,6 +651,7 @@ fn go_on(
         Step::Answer => {}
     }
     ctx.is_original = true;
+    ctx.subject = None;
     ctx.stage = match ctx.original.take() {
         Some(original) => Stage::Answering(original),
         None => Stage::Failed(ctx.status_without_answer.unwrap_or(502)),
@@ -991,6 +1002,7 @@ fn gave_up(
     let mut ctx = ctx.borrow_mut();
     if !has_left {
         ctx.begin(u);
+        metrics::asked_primary(r, &mut ctx, u);
     }
     ctx.spent = Some(u.id());
     if ctx.primary.get_or_try_init(|| primary(r, u)).is_err() {
@@ -1056,7 +1068,7 @@ fn resolved(r: Request<'_>, answer: resolver::Answer) {
     let Some(ctx) = r.ctx::<Docker>() else { return };
     let mut ctx = ctx.borrow_mut();
     match answer {
-        resolver::Answer::Addresses(addresses) => found(LocConf::of(r), &mut ctx, &addresses),
+        resolver::Answer::Addresses(addresses) => found(r, LocConf::of(r), &mut ctx, &addresses),
         resolver::Answer::Failed(why) => {
             ctx.stage =
                 Stage::Unresolved(format!("{}: could not be resolved ({why})", asked(&ctx)));
@@ -1065,7 +1077,7 @@ fn resolved(r: Request<'_>, answer: resolver::Answer) {
 }
 
 /// Keeps the addresses that may be asked.
-fn found(conf: &LocConf, ctx: &mut RequestCtx, addresses: &[IpAddr]) {
+fn found(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, addresses: &[IpAddr]) {
     let Some(destination) = &ctx.destination else { return };
     let policy = conf.follow.as_ref().and_then(|follow| follow.value.as_ref().as_ref());
     let is_allowed = |address: &IpAddr| {
@@ -1080,6 +1092,7 @@ fn found(conf: &LocConf, ctx: &mut RequestCtx, addresses: &[IpAddr]) {
         .map(|address| SocketAddr::new(address, port))
         .collect();
     ctx.stage = if allowed.is_empty() {
+        metrics::redirect_refused(r, "address");
         Stage::Unresolved(format!("{}: redirects to this address are not allowed", host(ctx)))
     } else {
         Stage::Resolved(allowed)
@@ -1115,6 +1128,13 @@ pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
         .iter()
         .map(|(name, value)| (name.as_slice(), value.as_slice()))
         .filter(|(name, _)| has_range || !name.eq_ignore_ascii_case(b"Range"));
+    if let (Relation::Fallback, Some(subject)) = (destination.relation, &ctx.subject) {
+        let uri = &primary.url.uri;
+        let target = targets(LocConf::of(r), &ctx, uri).get(ctx.target.wrapping_sub(1));
+        metrics::asked(r, subject.backend(), subject.kind(), || {
+            target.map(fallback::name).unwrap_or_default()
+        });
+    }
     Some(Plan {
         tls: destination.url.scheme == Scheme::Https,
         host: destination.tls_name.clone(),

@@ -7,6 +7,7 @@ use rules::{answer, directive};
 
 use crate::conf::{LocConf, Setting, warn_of_weakness};
 use crate::ctx::{Destination, Reach, Relation, RequestCtx};
+use crate::metrics;
 use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
@@ -85,6 +86,7 @@ pub(crate) fn decide(
             Outcome::Follow(Destination { url, relation, reach, tls_name, verify })
         }
         Decision::Refuse(refusal) => {
+            metrics::redirect_refused(r, refusal.as_reason());
             let host = refusal.host().map_or_else(|| base.authority(), str::to_owned);
             Outcome::Refused(format!("{host}: {refusal}"))
         }

@@ -7,7 +7,7 @@ const MAX_TAG: usize = 128;
 const MAX_DIGEST: usize = 255;
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Kind {
     /// `/v2/`: whether this is a registry, and who may ask.
     Ping,

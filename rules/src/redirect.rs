@@ -211,6 +211,20 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// As the status page has it.
+    pub fn as_reason(&self) -> &'static str {
+        match self {
+            Self::Location(_) => "location",
+            Self::Downgrade(_) => "downgrade",
+            Self::NotAllowed(_) => "host",
+            Self::Address(_) => "address",
+            Self::Hops(_) => "hops",
+            Self::Loop => "loop",
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

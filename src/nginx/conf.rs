@@ -81,6 +81,13 @@ pub(crate) const fn main_command<D: Directive>() -> ngx_command_t {
     command::<D>(NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET)
 }
 
+/// The command of a directive of locations that takes no arguments.
+pub(crate) const fn bare_command<D: Directive>() -> ngx_command_t {
+    let command = command::<D>(NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET);
+    let type_ = (NGX_HTTP_LOC_CONF | nginx_sys::NGX_CONF_NOARGS) as ngx_uint_t;
+    ngx_command_t { type_, ..command }
+}
+
 const fn command<D: Directive>(levels: u32, offset: usize) -> ngx_command_t {
     ngx_command_t {
         name: ngx_str_t {
@@ -148,6 +155,16 @@ impl Conf {
             );
         }
         Ok(args)
+    }
+
+    /// Has `handler` answer all requests of the location that is being read.
+    pub(crate) fn answer_with(self, handler: PhaseHandler) {
+        // SAFETY: in a location, `ctx` is the location's, and the slot is the core module's.
+        unsafe {
+            let ctx = (*self.0).ctx.cast::<ngx_http_conf_ctx_t>();
+            let core = (*ctx).loc_conf.add((*ptr::addr_of!(ngx_http_core_module)).ctx_index);
+            (*(*core).cast::<nginx_sys::ngx_http_core_loc_conf_t>()).handler = Some(handler);
+        }
     }
 
     /// Says why the configuration is refused, with file and line.
@@ -337,6 +354,7 @@ pub(crate) enum HttpPhase {
     Rewrite = nginx_sys::ngx_http_phases_NGX_HTTP_REWRITE_PHASE as isize,
     PreAccess = nginx_sys::ngx_http_phases_NGX_HTTP_PREACCESS_PHASE as isize,
     PreContent = nginx_sys::ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE as isize,
+    Log = nginx_sys::ngx_http_phases_NGX_HTTP_LOG_PHASE as isize,
 }
 
 impl Conf {

@@ -89,6 +89,27 @@ impl<'r> Request<'r> {
         unsafe { bytes((*self.as_ptr()).method_name) }
     }
 
+    /// How long ago the request began, in milliseconds.
+    pub(crate) fn age(self) -> u64 {
+        // SAFETY: plain fields of a live request, and the slot that nginx's clock points at.
+        unsafe {
+            let now = nginx_sys::ngx_cached_time;
+            let milliseconds = |sec, msec| sec * 1000 + i64::try_from(msec).unwrap_or(0);
+            let began = milliseconds((*self.as_ptr()).start_sec, (*self.as_ptr()).start_msec);
+            // The clock may have been set meanwhile.
+            u64::try_from(milliseconds((*now).sec, (*now).msec) - began).unwrap_or(0)
+        }
+    }
+
+    /// How many bytes of the body were sent.
+    pub(crate) fn body_sent(self) -> u64 {
+        // SAFETY: a live request has a connection.
+        unsafe {
+            let sent = (*(*self.as_ptr()).connection).sent;
+            u64::try_from(sent).unwrap_or(0).saturating_sub((*self.as_ptr()).header_size as u64)
+        }
+    }
+
     pub(crate) fn is_head(self) -> bool {
         // SAFETY: plain field of a live request.
         unsafe { (*self.as_ptr()).method & NGX_HTTP_HEAD as ngx_uint_t != 0 }

@@ -1,25 +1,30 @@
 //! Shared memory: what all workers know together, and what a reload does not forget.
 //!
-//! A zone holds *records* (a few words by key, for what is remembered) and *blobs* (bytes by key).
-//! They give way when memory ends, the least recently used first; nobody waits and nobody fails for
-//! it.
+//! A zone holds *records* (a few words by key, for what is counted and remembered), *blobs* (bytes
+//! by key) and *counters* (by name, never forgotten). Records and blobs give way when memory ends,
+//! the least recently used first; nobody waits and nobody fails for it.
 //!
 //! A worker may be killed at any instruction. nginx's master then takes the mutex from it; what it
 //! was changing stays usable, because buckets are changed by one store at a time, and the rest,
 //! the order of use, is made anew from them.
 
+use core::cell::RefCell;
 use core::ffi::c_void;
 use core::ptr::{self, addr_of_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::collections::HashMap;
 
 use nginx_sys::{
     ngx_cycle, ngx_int_t, ngx_pagesize, ngx_shared_memory_add, ngx_shm_zone_t, ngx_shmtx_lock,
-    ngx_shmtx_unlock, ngx_slab_alloc_locked, ngx_slab_calloc_locked, ngx_slab_free_locked,
-    ngx_slab_pool_t,
+    ngx_shmtx_trylock, ngx_shmtx_unlock, ngx_slab_alloc_locked, ngx_slab_calloc_locked,
+    ngx_slab_free_locked, ngx_slab_pool_t,
 };
 
 use super::conf::{Conf, SetError};
 use super::{ERROR, ListIter, Module, OK, bytes, copy, guard, log};
+
+/// A name that takes more than this is cut, and shares its counter with what begins like it.
+const MAX_NAME: usize = 224;
 
 /// A piece of a blob is this at most: a page, of which the slab has no smaller waste.
 const MAX_PIECE: usize = 4096;
@@ -46,6 +51,12 @@ struct Root {
     blobs: List,
     record_count: usize,
     max_records: usize,
+    counters: AtomicPtr<Series>,
+    counter_count: usize,
+    max_counters: usize,
+    locks: AtomicU64,
+    waits: AtomicU64,
+    evictions: AtomicU64,
 }
 
 /// The order of use.
@@ -75,6 +86,23 @@ struct Node {
 #[repr(C)]
 struct Piece {
     next: *mut Piece,
+}
+
+#[repr(C)]
+struct Series {
+    next: *mut Series,
+    value: AtomicU64,
+    len: usize,
+}
+
+thread_local! {
+    /// Where this worker's counters are: found once, then counted without the mutex.
+    static COUNTERS: RefCell<HashMap<String, Counter>> = RefCell::default();
+}
+
+/// Forgets what a worker knows of its zones; when a configuration ends.
+pub(crate) fn flush() {
+    COUNTERS.with_borrow_mut(HashMap::clear);
 }
 
 impl Conf {
@@ -138,6 +166,7 @@ unsafe extern "C" fn init(zone: *mut ngx_shm_zone_t, _old: *mut c_void) -> ngx_i
             // All other fields are zero: empty.
             (*root).buckets = buckets;
             (*root).max_records = size / 1024;
+            (*root).max_counters = size / 1024;
             (*pool).data = root.cast();
             OK
         }
@@ -163,6 +192,43 @@ unsafe fn had_other_size(zone: *mut ngx_shm_zone_t) -> bool {
                 && (*old).shm.size != (*zone).shm.size
         })
     }
+}
+
+/// A counter that all workers share.
+#[derive(Clone, Copy)]
+pub(crate) struct Counter(*const AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(self, number: u64) {
+        // SAFETY: a series is never freed while its zone lives, and a worker forgets its counters
+        // when its configuration ends.
+        unsafe { (*self.0).fetch_add(number, Ordering::Relaxed) };
+    }
+
+    pub(crate) fn set(self, number: u64) {
+        // SAFETY: as above.
+        unsafe { (*self.0).store(number, Ordering::Relaxed) };
+    }
+}
+
+/// A counter out of a bounded number.
+#[derive(Clone, Copy)]
+pub(crate) enum Member {
+    Known(Counter),
+    /// It was not there before, in no worker.
+    New(Counter),
+    /// There are enough already, or there is no room.
+    Full,
+}
+
+/// How the zone itself is doing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usage {
+    /// Times that the mutex was taken, and of these, times that another had it.
+    pub(crate) locks: u64,
+    pub(crate) waits: u64,
+    /// Records and blobs that gave way.
+    pub(crate) evictions: u64,
 }
 
 impl Zone {
@@ -192,7 +258,11 @@ impl Zone {
         // has the mutex alone.
         unsafe {
             let mutex = addr_of_mut!((*pool).mutex);
-            ngx_shmtx_lock(mutex);
+            (*root).locks.fetch_add(1, Ordering::Relaxed);
+            if ngx_shmtx_trylock(mutex) == 0 {
+                (*root).waits.fetch_add(1, Ordering::Relaxed);
+                ngx_shmtx_lock(mutex);
+            }
             let _unlock = Unlock(pool);
             let mut locked = Locked { pool, root };
             if (*root).is_busy.swap(1, Ordering::SeqCst) != 0 {
@@ -259,6 +329,82 @@ impl Zone {
             locked.link(node);
         });
         true
+    }
+
+    /// The counter of this name, which is a label of the status page; `None` when there are too
+    /// many.
+    pub(crate) fn counter(self, name: &str) -> Option<Counter> {
+        let name = name.get(..MAX_NAME).unwrap_or(name);
+        COUNTERS.with_borrow_mut(|counters| {
+            if let Some(counter) = counters.get(name) {
+                return Some(*counter);
+            }
+            let counter = self.lock(|locked| locked.series(name))?;
+            counters.insert(name.to_owned(), counter);
+            Some(counter)
+        })
+    }
+
+    /// The counter of this name, one of at most `max` whose names begin with `family`.
+    pub(crate) fn counter_among(self, family: &str, name: &str, max: usize) -> Member {
+        let name = name.get(..MAX_NAME).unwrap_or(name);
+        // None is ever removed, so what is found without the mutex stays true.
+        match self.member(family, name, max) {
+            Some(member) => member,
+            None => self.lock(|locked| match self.member(family, name, max) {
+                Some(member) => member,
+                None => locked.series(name).map_or(Member::Full, Member::New),
+            }),
+        }
+    }
+
+    fn member(self, family: &str, name: &str, max: usize) -> Option<Member> {
+        let mut members = 0;
+        for (known, counter) in self.series() {
+            if known == name.as_bytes() {
+                return Some(Member::Known(counter));
+            }
+            members += usize::from(known.starts_with(family.as_bytes()));
+        }
+        (members >= max).then_some(Member::Full)
+    }
+
+    /// All counters, the newest first.
+    pub(crate) fn counters(self) -> impl Iterator<Item = (String, u64)> {
+        self.series().map(|(name, Counter(value))| {
+            // SAFETY: a series is never freed while its zone lives.
+            let value = unsafe { (*value).load(Ordering::Relaxed) };
+            (String::from_utf8_lossy(name).into_owned(), value)
+        })
+    }
+
+    fn series<'z>(self) -> impl Iterator<Item = (&'z [u8], Counter)> {
+        // SAFETY: series are put in front of the list when they are whole, and never removed.
+        let mut next = unsafe { (*self.root()).counters.load(Ordering::Acquire) };
+        core::iter::from_fn(move || {
+            if next.is_null() {
+                return None;
+            }
+            // SAFETY: as above; the name follows the series.
+            unsafe {
+                let series = next;
+                next = (*series).next;
+                let name = core::slice::from_raw_parts(series.add(1).cast::<u8>(), (*series).len);
+                Some((name, Counter(&raw const (*series).value)))
+            }
+        })
+    }
+
+    pub(crate) fn usage(self) -> Usage {
+        let root = self.root();
+        // SAFETY: atomics of a live zone.
+        unsafe {
+            Usage {
+                locks: (*root).locks.load(Ordering::Relaxed),
+                waits: (*root).waits.load(Ordering::Relaxed),
+                evictions: (*root).evictions.load(Ordering::Relaxed),
+            }
+        }
     }
 }
 
@@ -459,6 +605,7 @@ impl Locked {
             if oldest.is_null() {
                 return false;
             }
+            (*self.root).evictions.fetch_add(1, Ordering::Relaxed);
             self.unlink(oldest);
             true
         }
@@ -548,6 +695,33 @@ impl Locked {
             if (*node).pins == 0 && (*node).is_dead {
                 self.free(node);
             }
+        }
+    }
+
+    fn series(&mut self, name: &str) -> Option<Counter> {
+        // SAFETY: series live as long as the zone; a new one is whole before it is put in front.
+        unsafe {
+            let first = (*self.root).counters.load(Ordering::Relaxed);
+            let mut series = first;
+            while !series.is_null() {
+                let known = core::slice::from_raw_parts(series.add(1).cast::<u8>(), (*series).len);
+                if known == name.as_bytes() {
+                    return Some(Counter(&raw const (*series).value));
+                }
+                series = (*series).next;
+            }
+            if (*self.root).counter_count >= (*self.root).max_counters {
+                return None;
+            }
+            let series = self.allocate(size_of::<Series>() + name.len(), false).cast::<Series>();
+            if series.is_null() {
+                return None;
+            }
+            series.write(Series { next: first, value: AtomicU64::new(0), len: name.len() });
+            ptr::copy_nonoverlapping(name.as_ptr(), series.add(1).cast::<u8>(), name.len());
+            (*self.root).counter_count += 1;
+            (*self.root).counters.store(series, Ordering::Release);
+            Some(Counter(&raw const (*series).value))
         }
     }
 

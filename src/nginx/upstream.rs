@@ -17,6 +17,16 @@ use super::request::Request;
 use super::resolver::socket_address;
 use super::{NoMemory, address, bytes};
 
+/// How a connection came about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Connection {
+    Opened,
+    /// Opened, with a TLS session of an earlier one.
+    Resumed,
+    /// Kept open from an earlier request.
+    Reused,
+}
+
 /// The upstream that a request has, or had.
 #[derive(Clone, Copy)]
 pub(crate) struct Upstream<'r> {
@@ -25,9 +35,6 @@ pub(crate) struct Upstream<'r> {
 }
 
 impl<'r> Upstream<'r> {
-    /// `None` also for one that nginx has made and given no settings: the variables of its
-    /// `proxy_pass` named nobody, and the request ends with 500.
-    ///
     /// # Safety
     ///
     /// `upstream` is null or the upstream of `request`.
@@ -35,10 +42,7 @@ impl<'r> Upstream<'r> {
         request: Request<'r>,
         upstream: *mut ngx_http_upstream_t,
     ) -> Option<Self> {
-        let upstream = NonNull::new(upstream)?;
-        // SAFETY: the caller's promise; nginx zeroes an upstream when it makes it.
-        let has_settings = unsafe { !(*upstream.as_ptr()).conf.is_null() };
-        has_settings.then_some(Self { upstream, request })
+        NonNull::new(upstream).map(|upstream| Self { upstream, request })
     }
 
     pub(super) fn as_ptr(self) -> *mut ngx_http_upstream_t {
@@ -87,8 +91,12 @@ impl<'r> Upstream<'r> {
 
     /// It was made by `proxy_pass`, of whatever location.
     pub(crate) fn is_proxied(self) -> bool {
-        // SAFETY: the settings are the location's or a copy; the name is a static of the module.
-        unsafe { bytes((*(*self.as_ptr()).conf).module) == b"proxy" }
+        // SAFETY: the settings are the location's or a copy, or null where the variables of
+        // `proxy_pass` led nowhere; the name is a static of the module.
+        unsafe {
+            let conf = (*self.as_ptr()).conf;
+            !conf.is_null() && bytes((*conf).module) == b"proxy"
+        }
     }
 
     /// It was made by the `proxy_pass` of `location`. `proxy` is the proxy module's number among
@@ -149,6 +157,39 @@ impl<'r> Upstream<'r> {
         unsafe {
             let address = (*self.as_ptr()).peer.sockaddr;
             if address.is_null() { None } else { socket_address(address) }
+        }
+    }
+
+    /// How the connection came about that brought the answer.
+    pub(crate) fn connection(self) -> Connection {
+        // SAFETY: the connection is null or open, and its TLS layer likewise.
+        unsafe {
+            let peer = ptr::addr_of!((*self.as_ptr()).peer);
+            if (*peer).cached() != 0 {
+                return Connection::Reused;
+            }
+            #[cfg(ngx_feature = "ssl")]
+            {
+                let c = (*peer).connection;
+                if !c.is_null()
+                    && !(*c).ssl.is_null()
+                    && nginx_sys::SSL_session_reused((*(*c).ssl).connection) != 0
+                {
+                    return Connection::Resumed;
+                }
+            }
+            Connection::Opened
+        }
+    }
+
+    /// How long it took until the answer's header was there, in milliseconds.
+    pub(crate) fn header_time(self) -> Option<u64> {
+        // SAFETY: null, or the state of the last attempt, in the request's pool; all bits are set
+        // where there was no header.
+        unsafe {
+            let state = (*self.as_ptr()).state;
+            let time = if state.is_null() { usize::MAX } else { (*state).header_time };
+            (time != usize::MAX).then_some(time as u64)
         }
     }
 

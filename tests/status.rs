@@ -1,0 +1,308 @@
+//! `docker_status`: the page is exact, bounded, and what Prometheus reads.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so and stops"
+)]
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use support::{
+    Answer, CLOUDFLARE, Connection, Fault, Hub, Nginx, NginxBuilder, REGISTRY, Response, get, head,
+    nginx_t, request, wait_for,
+};
+
+const PATH: &str = "/v2/library/x/manifests/latest";
+const FIRST: &str = "first.example";
+
+fn hub() -> Hub {
+    let hub = Hub::start();
+    hub.authentication(false);
+    hub.add_image("library/x", "latest", &[b"x"]);
+    hub.add_host(FIRST);
+    hub
+}
+
+fn mirror(hub: &Hub, zone: &str) -> NginxBuilder {
+    Nginx::builder().workers(2).http(&hub.http_conf()).http(zone).server(&format!(
+        "location / {{
+             docker_follow_redirect on private={network};
+             docker_fallback https://{FIRST};
+             proxy_pass https://{REGISTRY};
+         }}
+         location = /status {{ docker_status; }}",
+        network = hub.network()
+    ))
+}
+
+/// The samples of the page, which Prometheus' own tool finds nothing wrong with.
+fn page(nginx: &Nginx) -> BTreeMap<String, f64> {
+    let answer = get(&nginx.url("/status")).send();
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let text = answer.text();
+    check(&text);
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .map(|line| {
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            (series.to_owned(), value.parse().expect("a number"))
+        })
+        .collect()
+}
+
+/// `promtool check metrics`, of Debian's prometheus package.
+fn check(page: &str) {
+    let tools = concat!(env!("CARGO_MANIFEST_DIR"), "/build/tools/bin");
+    let path = format!("{}:{tools}", std::env::var("PATH").unwrap_or_default());
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .env("PATH", path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool: scripts/setup test");
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}\n{page}");
+}
+
+#[track_caller]
+fn value(page: &BTreeMap<String, f64>, series: &str) -> f64 {
+    *page.get(series).unwrap_or_else(|| panic!("no {series} in {page:#?}"))
+}
+
+/// The sum of all samples of a metric.
+fn total(page: &BTreeMap<String, f64>, name: &str) -> f64 {
+    page.iter().filter(|(series, _)| series.split('{').next() == Some(name)).map(|(_, v)| v).sum()
+}
+
+fn of(name: &str, host: &str, kind: &str) -> String {
+    format!("{name}{{backend=\"https://{host}\",kind=\"{kind}\"}}")
+}
+
+/// A request is counted when it is over, which is after its client has the answer.
+fn settled(nginx: &Nginx, requests: usize) -> BTreeMap<String, f64> {
+    let mut last = BTreeMap::new();
+    wait_for("all requests to be counted", || {
+        last = page(nginx);
+        total(&last, "docker_requests_total") == requests as f64
+    });
+    last
+}
+
+#[test]
+fn what_the_page_says_is_what_the_hub_has_seen() {
+    const CLIENTS: usize = 8;
+    const ROUNDS: usize = 40;
+    let hub = hub();
+    let image = hub.add_image("library/y", "latest", &[&[b'y'; 50_000]]);
+    let blob = format!("/v2/library/y/blobs/{}", image.layers[0]);
+    let size = hub.blob(&image.layers[0]).unwrap().len();
+    let nginx = mirror(&hub, "docker_zone docker:1m;").start();
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut connection = Connection::open(&get(&nginx.url("/v2/"))).unwrap();
+                for _ in 0..ROUNDS {
+                    for request in [
+                        get(&nginx.url("/v2/")),
+                        head(&nginx.url(PATH)),
+                        get(&nginx.url(PATH)),
+                        get(&nginx.url(&blob)),
+                    ] {
+                        assert_eq!(connection.send(&request).unwrap().status, 200);
+                    }
+                }
+            });
+        }
+    });
+
+    let page = settled(&nginx, 4 * CLIENTS * ROUNDS);
+    let rounds = (CLIENTS * ROUNDS) as f64;
+    let seen = hub.counts(REGISTRY).requests as f64;
+    assert_eq!(total(&page, "docker_upstream_requests_total"), seen);
+    assert_eq!(
+        value(&page, &of("docker_upstream_requests_total", REGISTRY, "manifest")),
+        2. * rounds
+    );
+    assert_eq!(2. * hub.manifests_counted() as f64, 2. * rounds);
+    assert_eq!(value(&page, &of("docker_requests_total", REGISTRY, "ping")), rounds);
+    assert_eq!(value(&page, &of("docker_requests_total", REGISTRY, "manifest")), 2. * rounds);
+    assert_eq!(value(&page, &of("docker_requests_total", REGISTRY, "blob")), rounds);
+    let bytes = value(&page, &of("docker_body_bytes_total", REGISTRY, "blob"));
+    assert_eq!(bytes, rounds * size as f64);
+    let cdn = hub.counts(CLOUDFLARE);
+    let redirects = format!("docker_redirects_total{{host=\"{CLOUDFLARE}\"}}");
+    assert_eq!(value(&page, &redirects), cdn.requests as f64);
+
+    // Connections of the CDN's are the module's own, and each answer came over one.
+    let opened = value(&page, "docker_connections_opened_total{origin=\"redirect\"}");
+    let reused = value(&page, "docker_connections_reused_total{origin=\"redirect\"}");
+    assert_eq!(opened, cdn.connections as f64);
+    assert_eq!(opened + reused, rounds);
+    let resumed = page.get("docker_connections_resumed_total{origin=\"redirect\"}").unwrap_or(&0.);
+    assert_eq!(*resumed, cdn.resumed as f64);
+
+    for kind in ["ping", "manifest", "blob"] {
+        let count = value(&page, &format!("docker_first_byte_seconds_count{{kind=\"{kind}\"}}"));
+        assert_eq!(count, value(&page, &of("docker_requests_total", REGISTRY, kind)), "{kind}");
+        let bucket = format!("docker_first_byte_seconds_bucket{{kind=\"{kind}\",le=\"+Inf\"}}");
+        assert_eq!(count, value(&page, &bucket), "{kind}");
+    }
+    let remaining = format!("docker_ratelimit_remaining{{backend=\"https://{REGISTRY}\"}}");
+    assert!(page.contains_key(&remaining), "{page:#?}");
+
+    // The zone's own figures: what it costs.
+    let (locks, waits) =
+        (value(&page, "docker_zone_locks_total"), value(&page, "docker_zone_lock_waits_total"));
+    assert!(locks <= 2. * 4. * rounds, "{locks} locks");
+    assert!(waits <= 0.01 * 4. * rounds + 5., "{waits} waits");
+}
+
+#[test]
+fn fallbacks_breakers_and_refusals_are_on_the_page() {
+    let hub = hub();
+    let nginx = mirror(&hub, "docker_zone docker:1m;").start();
+    let limit = Response::error(429, "TOOMANYREQUESTS", "x").header("Retry-After", "60");
+    hub.on_times(REGISTRY, PATH, 1, Fault::Answer(limit.into()));
+    for _ in 0..3 {
+        assert_eq!(get(&nginx.url(PATH)).send().status, 200);
+    }
+    hub.on(REGISTRY, "/v2/library/x/blobs/", Fault::redirect(307, "http://169.254.169.254/"));
+    hub.on(FIRST, "/v2/library/x/blobs/", Fault::Status(404));
+    assert_eq!(get(&nginx.url("/v2/library/x/blobs/sha256:00")).send().status, 502);
+    assert_eq!(request("POST", &nginx.url("/status")).send().status, 405);
+    assert_eq!(head(&nginx.url("/status")).send().status, 200);
+
+    let page = settled(&nginx, 4);
+    let rows = [
+        (of("docker_requests_total", FIRST, "manifest"), 3.),
+        (of("docker_upstream_requests_total", REGISTRY, "manifest"), 1.),
+        (of("docker_upstream_requests_total", FIRST, "manifest"), 3.),
+        (of("docker_requests_total", REGISTRY, "blob"), 1.),
+        ("docker_fallbacks_total{reason=\"http_429\"}".to_owned(), 1.),
+        ("docker_fallbacks_total{reason=\"pull_limit\"}".to_owned(), 2.),
+        ("docker_fallbacks_total{reason=\"error\"}".to_owned(), 1.),
+        ("docker_redirects_refused_total{reason=\"downgrade\"}".to_owned(), 1.),
+        (format!("docker_breaker_state{{backend=\"https://{REGISTRY}\",class=\"pulls\"}}"), 2.),
+        (format!("docker_breaker_state{{backend=\"https://{REGISTRY}\",class=\"all\"}}"), 0.),
+        (format!("docker_breaker_state{{backend=\"https://{FIRST}\",class=\"pulls\"}}"), 0.),
+    ];
+    for (series, want) in rows {
+        assert_eq!(value(&page, &series), want, "{series}");
+    }
+}
+
+#[test]
+fn nothing_is_forgotten_by_a_reload() {
+    let hub = hub();
+    let nginx = mirror(&hub, "docker_zone docker:1m;").start();
+    let mut before: BTreeMap<String, f64> = BTreeMap::new();
+    for round in 1..4 {
+        for _ in 0..10 {
+            assert_eq!(get(&nginx.url(PATH)).send().status, 200);
+        }
+        let now = settled(&nginx, 10 * round);
+        for (series, value) in before.iter().filter(|(series, _)| !is_gauge(series)) {
+            assert!(now.get(series).is_some_and(|now| now >= value), "{series} went back");
+        }
+        before = now;
+        nginx.reload();
+    }
+}
+
+fn is_gauge(series: &str) -> bool {
+    series.starts_with("docker_breaker") || series.starts_with("docker_ratelimit")
+}
+
+#[test]
+fn hosts_of_redirects_are_told_once_and_do_not_grow() {
+    const HOSTS: usize = 300;
+    let hub = hub();
+    let nginx = mirror(&hub, "docker_zone docker:1m;").start();
+    for number in 0..HOSTS {
+        let location = format!("https://h{number}.example/");
+        hub.on(REGISTRY, "/v2/library/x/blobs/", Fault::redirect(307, &location));
+        let _ = get(&nginx.url(&format!("/v2/library/x/blobs/sha256:{number}"))).send();
+        hub.off(REGISTRY);
+    }
+    let page = settled(&nginx, HOSTS);
+    let hosts = page.keys().filter(|series| series.starts_with("docker_redirects_total"));
+    assert_eq!(hosts.count(), 65);
+    let others = (HOSTS - 64) as f64;
+    assert_eq!(value(&page, "docker_redirects_total{host=\"other\"}"), others);
+    assert_eq!(total(&page, "docker_redirects_total"), HOSTS as f64);
+    let told = |log: &str| log.matches("redirect to a host not seen before").count();
+    assert_eq!(told(&nginx.errors()), 64);
+    assert!(nginx.errors().contains("[notice]"));
+
+    // Neither another worker nor a new configuration tells it again.
+    nginx.reload();
+    hub.on(REGISTRY, "/v2/library/x/blobs/", Fault::redirect(307, "https://h0.example/"));
+    for _ in 0..8 {
+        let _ = get(&nginx.url("/v2/library/x/blobs/sha256:00")).send();
+    }
+    assert_eq!(told(&nginx.errors()), 64);
+}
+
+#[test]
+fn without_a_zone_each_worker_tells_hosts_once() {
+    let hub = hub();
+    let nginx = Nginx::builder()
+        .http(&hub.http_conf())
+        .server(&format!(
+            "location / {{
+                 docker_follow_redirect on private={network};
+                 proxy_pass https://{REGISTRY};
+             }}",
+            network = hub.network()
+        ))
+        .start();
+    for number in 0..200 {
+        let location = format!("https://h{}.example/", number % 100);
+        hub.on(REGISTRY, "/v2/", Fault::redirect(307, &location));
+        let _ = get(&nginx.url("/v2/x/blobs/sha256:00")).send();
+        hub.off(REGISTRY);
+    }
+    assert_eq!(nginx.errors().matches("redirect to a host not seen before").count(), 64);
+}
+
+#[test]
+fn a_flood_of_names_leaves_a_small_zone_usable() {
+    let hub = hub();
+    let nginx = mirror(&hub, "docker_zone docker:64k;").start();
+    let answers: Vec<Answer> = (0..1000)
+        .map(|number| {
+            let token = format!("opaque-{number}");
+            let limit = Response::error(429, "TOOMANYREQUESTS", "x").header("Retry-After", "60");
+            hub.on_times(REGISTRY, "/v2/r", 1, Fault::Answer(limit.into()));
+            get(&nginx.url(&format!("/v2/r{number}/manifests/latest"))).bearer(&token).send()
+        })
+        .collect();
+    // The fallback has no such repository: it says so, or the original answer comes.
+    assert!(answers.iter().all(|answer| [404, 429].contains(&answer.status)));
+    let page = settled(&nginx, 1000);
+    let series = page.len();
+    assert!(series < 150, "{series}");
+    assert!(value(&page, "docker_zone_evictions_total") > 0., "{page:#?}");
+    assert_eq!(get(&nginx.url(PATH)).send().status, 200);
+}
+
+#[test]
+fn a_page_without_a_zone_is_refused() {
+    let (works, said) = nginx_t("server { location /status { docker_status; } }");
+    assert!(!works && said.contains("\"docker_status\" has nothing to show without"), "{said}");
+    let (works, said) =
+        nginx_t("docker_zone a:1m; server { location /status { docker_status; docker_status; } }");
+    assert!(!works && said.contains("\"docker_status\" directive is duplicate"), "{said}");
+    let (works, said) = nginx_t("docker_zone a:1m; server { docker_status; }");
+    assert!(!works && said.contains("\"docker_status\" directive is not allowed here"), "{said}");
+}
