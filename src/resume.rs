@@ -132,6 +132,12 @@ pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
     if !conf.may_resume() {
         return;
     }
+    if !r.is_main() && r.upstream().is_some() {
+        r.log(
+            Level::Debug,
+            format_args!("download would not be resumed, it is for somebody's subrequest"),
+        );
+    }
     let Some(u) = sending(r, rc) else { return };
     let download = download(r, conf, u);
     if download.is_none()

@@ -284,6 +284,25 @@ fn an_expired_signature_is_renewed_by_the_registry() {
 }
 
 #[test]
+fn a_cdn_that_is_gone_is_replaced_by_the_registry() {
+    let (hub, path, blob) = hub(MB);
+    let nginx = start(&hub, "docker_resume on;");
+    answers(&hub, CLOUDFLARE, [Reply::Shaped(Shape::StallBody(1000))]);
+    let request = get(&nginx.url(&path));
+    std::thread::scope(|scope| {
+        let download = scope.spawn(|| request.send());
+        wait_for("the download", || hub.counts(CLOUDFLARE).requests == 1);
+        hub.use_cdn(CLOUDFRONT);
+        hub.refuse(CLOUDFLARE);
+        assert_whole(&download.join().unwrap(), &blob, "replaced");
+    });
+    assert_eq!((hub.counts(REGISTRY).requests, hub.counts(CLOUDFRONT).requests), (2, 1));
+    nginx.wait_for_log(&format!(
+        "CDN {CLOUDFLARE}: could not be connected, asking registry {REGISTRY} for the rest"
+    ));
+}
+
+#[test]
 fn the_connection_of_a_refusal_serves_the_rest() {
     let (hub, path, blob) = hub(MB);
     for settings in [BUFFERED, UNBUFFERED] {
@@ -636,13 +655,10 @@ fn inherited_it_acts_on_the_registry_alone() {
 fn subrequests_of_others_are_left_alone() {
     let (hub, path, blob) = hub(100_000);
     let nginx = mirror(&hub)
+        .log_level("debug")
         .http("docker_resume on;")
         .server(&format!(
             "{}
-             location /added/ {{
-                 add_after_body /v2/;
-                 proxy_pass https://{REGISTRY}/;
-             }}
              location /v2/checked/ {{
                  auth_request /check;
                  mirror /copy;
@@ -652,11 +668,30 @@ fn subrequests_of_others_are_left_alone() {
              location /copy {{ proxy_pass https://{REGISTRY}{path}; docker_resume on; }}",
             location("")
         ))
+        .server(&format!(
+            "{}
+             location = /page {{
+                 default_type text/html;
+                 add_after_body {path};
+                 return 200 page;
+             }}",
+            direct(&hub, "docker_resume on;")
+        ))
         .start();
     answers(&hub, CLOUDFLARE, [cut(1000), cut(1000), cut(1000)]);
     let checked = path.replace("/v2/library/x", "/v2/checked/x");
 
     assert_whole(&get(&nginx.url(&checked)).send(), &blob, "with auth_request and mirror");
+
+    // Whose answer is for the client, but not all of it.
+    let before = nginx.errors().len();
+    answers(&hub, FALLBACK, [cut(1000)]);
+    let answer = get(&nginx.url_of(1, "/page")).send();
+    assert!(answer.text().starts_with("page"));
+    assert!(answer.body.len() <= 1004, "{} bytes", answer.body.len());
+    let want = "download would not be resumed, it is for somebody's subrequest\n";
+    wait_for(want, || nginx.errors()[before..].contains(want));
+    assert!(!nginx.errors()[before..].contains("for the rest"));
 }
 
 #[test]

@@ -42,7 +42,8 @@ fn answer(hub: &Hub, response: &Response) {
     hub.route(CLOUDFLARE, move |_| reply.clone());
 }
 
-const SETTINGS: [&str; 2] = ["proxy_buffering off;", "proxy_buffering on;"];
+const SETTINGS: [&str; 3] =
+    ["proxy_buffering off;", "proxy_buffering on;", "proxy_buffering off; docker_resume on;"];
 
 #[test]
 fn the_right_content_passes() {
@@ -87,6 +88,7 @@ fn other_content_is_not_sent_to_its_end() {
         let digest = path.rsplit('/').next().unwrap();
         let line = nginx.wait_for_log(&format!("in place of \"{digest}\""));
         assert!(line.contains("[error]"), "{line}");
+        assert!(!nginx.errors().contains("for the rest"), "{settings}: asked for more of it");
     }
 }
 
