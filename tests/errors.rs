@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use support::{
     Answer, CLOUDFLARE, Connection, End, Fault, Framing, Hub, Nginx, NginxBuilder, REGISTRY, Reply,
-    Response, Shape, Step, get, head, request,
+    Response, Shape, Step, everything, get, head, request,
 };
 
 const MANIFEST: &str = "/v2/library/x/manifests/latest";
@@ -360,6 +360,31 @@ fn a_registry_that_fails_is_named_with_the_reason() {
 // Upstreams whose error is for a browser.
 
 /// Answers of an upstream that are no registry's: a name, and the answer.
+/// nginx has made an upstream by then, and given it no settings.
+#[test]
+fn a_proxy_pass_that_names_nobody_fails_as_a_registry_does() {
+    let hub = hub();
+    let nginx = everything(&hub, "https://192.0.2.1")
+        .server(
+            "set $nobody '';
+             docker_realm_rewrite on; docker_follow_redirect on; docker_fallback https://192.0.2.1;
+             docker_breaker on; docker_resume on; docker_verify on;
+             docker_manifest_cache zone=docker;
+             access_log %prefix%/access.log everything;
+             location / { proxy_pass $nobody; }",
+        )
+        .start();
+    for path in [MANIFEST, "/v2/", "/v2/library/x/blobs/sha256:0", "/token"] {
+        let answer = get(&nginx.url_of(3, path)).send();
+        let message = "this mirror has failed, its error log says why";
+        if path == "/token" {
+            assert_page(&answer, 500, path);
+        } else {
+            assert_error(&answer, 500, "UNKNOWN", message, path);
+        }
+    }
+}
+
 fn pages() -> Vec<(&'static str, Reply)> {
     let page = |status| Response::new(status).header("Content-Type", "text/html").body(PAGE);
     let huge = "x".repeat(10_000_000);

@@ -23,9 +23,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rules::digest::Digest;
 use support::{
-    Answer, Certificate, Connection, Dns, End, Hub, Kind, Nginx, REGISTRY, Random, Recorded, Reply,
-    Request, Step, everything, request,
+    Answer, Certificate, Connection, Dns, End, Framing, Hub, Kind, Nginx, OWN_REGISTRY, REGISTRY,
+    Random, Recorded, Reply, Request, Step, everything, request,
 };
 
 const CDNS: [&str; 2] = ["cdn-a.example", "cdn-b.example"];
@@ -38,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 const CLIENTS: usize = 24;
 /// Items that many clients ask for; all others are asked for once.
-const POPULAR: usize = 64;
+const POPULAR: usize = 24;
 
 #[test]
 fn a_hostile_hub_harms_nobody() {
@@ -57,12 +58,13 @@ fn a_hostile_hub_harms_nobody() {
     for host in CDNS.iter().chain(&FALLBACKS) {
         hub.add_host_as(host, Kind::Blank);
     }
+    let fallbacks = FALLBACKS.map(|host| format!("https://{host}")).join(" ");
+    let nginx = everything(&hub, &fallbacks).http(TIMEOUTS).workers(2).log_level("crit");
     for host in all_hosts() {
         let visits: Vec<AtomicU32> = (0..65_536).map(|_| AtomicU32::new(0)).collect();
         hub.route(host, move |request| answer(seed, host, request, &visits));
     }
-    let fallbacks = FALLBACKS.map(|host| format!("https://{host}")).join(" ");
-    let nginx = everything(&hub, &fallbacks).http(TIMEOUTS).workers(2).log_level("crit").start();
+    let nginx = nginx.start();
 
     let end = Instant::now() + time;
     let tally = Tally::default();
@@ -91,10 +93,12 @@ fn a_hostile_hub_harms_nobody() {
     let count = |name: &str| counts.get(name).copied().unwrap_or_default();
     assert!(count("honest: whole") * 10 > count("honest: asked") * 8, "{counts:?}");
     assert!(count("200") > 0 && count("502") > 0, "{counts:?}");
+    let from_memory = log.lines().filter(|line| line.contains(" HIT ")).count();
+    assert!(count("verified") > 0 && from_memory > 0, "{counts:?}, {from_memory} from memory");
 }
 
 fn all_hosts() -> impl Iterator<Item = &'static str> {
-    [REGISTRY].into_iter().chain(CDNS).chain(FALLBACKS)
+    [REGISTRY, OWN_REGISTRY].into_iter().chain(CDNS).chain(FALLBACKS)
 }
 
 // Items.
@@ -194,7 +198,11 @@ fn draft(
         lines.push("Content-Type: application/json".to_owned());
     } else {
         lines.push("Content-Type: application/octet-stream".to_owned());
-        lines.push(format!("Docker-Content-Digest: sha256:{}", "0".repeat(64)));
+        let digest = match chance.below(10) {
+            0 if !honest => "0".repeat(64),
+            _ => Digest::of(&body).to_string(),
+        };
+        lines.push(format!("Docker-Content-Digest: {digest}"));
         lines.push(format!("ETag: \"<{item}>\""));
         let first = request.header("range").and_then(|range| {
             range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok()
@@ -540,7 +548,7 @@ fn run(client: usize, seed: u64, nginx: &Nginx, tally: &Tally, end: Instant) {
             0 => item(1_000_000_000_000 + chance.below(POPULAR)),
             _ => item(client * 10_000_000_000 + number),
         };
-        let request = asking(nginx, &item, &mut chance);
+        let request = asking(seed, nginx, &item, &mut chance);
         let start = Instant::now();
         let answers = exchange(&request, &mut kept, &mut chance);
         if start.elapsed() > PATIENCE {
@@ -566,12 +574,27 @@ fn run(client: usize, seed: u64, nginx: &Nginx, tally: &Tally, end: Instant) {
 struct Asked {
     request: Request,
     is_get: bool,
+    /// It asks for a blob by its digest.
+    is_verified: bool,
 }
 
-fn asking(nginx: &Nginx, item: &str, chance: &mut Random) -> Asked {
-    let what = chance.pick(&["blobs", "blobs", "manifests"]);
+fn asking(seed: u64, nginx: &Nginx, item: &str, chance: &mut Random) -> Asked {
+    let digest = || Digest::of(&content(seed, item));
+    // `item_of` finds it, wherever it is.
+    let mut target = match chance.below(6) {
+        0 | 1 => format!("blobs/{item}"),
+        2 | 3 => format!("blobs/{}?{item}", digest()),
+        4 => format!("manifests/{}?{item}", digest()),
+        _ => format!("manifests/{item}?{item}"),
+    };
     let http2 = chance.percent(15);
-    let url = nginx.url_of(usize::from(http2), &format!("/v2/library/x/{what}/{item}"));
+    let several = !http2 && chance.percent(30);
+    if several && chance.percent(50) {
+        target.push_str(if target.contains('?') { "&" } else { "?" });
+        target.push_str(&format!("ns={OWN_REGISTRY}"));
+    }
+    let server = if several { 2 } else { usize::from(http2) };
+    let url = nginx.url_of(server, &format!("/v2/library/x/{target}"));
     let is_get = chance.percent(80);
     let method = if is_get { "GET" } else { "HEAD" };
     let mut asked = request(method, &url).patience(PATIENCE).header("Accept", "*/*");
@@ -590,7 +613,8 @@ fn asking(nginx: &Nginx, item: &str, chance: &mut Random) -> Asked {
     if chance.percent(20) {
         asked = asked.header("Accept-Encoding", "gzip");
     }
-    Asked { request: asked, is_get }
+    let is_verified = url.contains("/blobs/sha256:");
+    Asked { request: asked, is_get, is_verified }
 }
 
 /// Sends the request in one of the ways that clients have; the answers, if it waited for them.
@@ -599,7 +623,7 @@ fn exchange(
     kept: &mut Option<Connection>,
     chance: &mut Random,
 ) -> io::Result<Vec<Answer>> {
-    let Asked { request, is_get } = asked;
+    let Asked { request, is_get, .. } = asked;
     let method = if *is_get { "GET" } else { "HEAD" };
     if request.is_http2() {
         if chance.percent(20) {
@@ -658,6 +682,16 @@ fn check(seed: u64, item: &str, asked: &Asked, answer: &Answer, tally: &Tally) {
             answer.status,
             answer.text()
         ));
+    }
+    let is_whole = answer.status == 200
+        && answer.complete
+        && answer.framing != Framing::Close
+        && answer.header("content-encoding").is_none();
+    if asked.is_verified && asked.is_get && is_whole {
+        tally.count("verified");
+        if answer.body != content(seed, item) {
+            tally.problem(format!("{item}: not what its digest says\n{lines}{}", answer.text()));
+        }
     }
     if is_honest(seed, item) && asked.is_get && !asked.request.has_header("range") {
         tally.count("honest: asked");

@@ -13,9 +13,10 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
+use rules::ticket::{Key, Ticket};
 use support::{
-    AUTH, CLOUDFLARE, Certificate, Dns, End, Fault, Hub, Kind, Nginx, REGISTRY, Reply, Request,
-    Response, Shape, everything, get, head, request,
+    AUTH, CLOUDFLARE, Certificate, Dns, End, Fault, Hub, Kind, Nginx, OWN_REGISTRY, REGISTRY,
+    Reply, Request, Response, Shape, TOKEN_KEY, everything, get, head, request,
 };
 
 const FALLBACK: &str = "fallback.example";
@@ -132,6 +133,15 @@ fn assert_silent(nginx: &Nginx, blob: &str, what: &str) {
 /// The credentials that clients have, where they send them.
 fn requests(nginx: &Nginx, blob: &str) -> Vec<Request> {
     let url = |target: &str| nginx.url(target);
+    // The server that has several registries, and a ticket for a token.
+    let several = |target: &str| nginx.url_of(2, target);
+    let token = Ticket::Realm {
+        registry: "docker.io".to_owned(),
+        realm: format!("https://{AUTH}/token"),
+        service: Some("registry.docker.io".to_owned()),
+    };
+    let token = token.seal(&Key::parse(TOKEN_KEY.as_bytes()).unwrap());
+    let token = format!("/token/{token}?scope=repository:library/x:pull");
     let bearer = |request: Request| request.bearer("SECRET.token.SECRET");
     let basic = |request: Request| request.header("Authorization", format!("Basic {BASIC}"));
     let password = "grant_type=password&username=user&password=SECRET-password&service=x";
@@ -153,6 +163,15 @@ fn requests(nginx: &Nginx, blob: &str) -> Vec<Request> {
         get(&url(MANIFEST)).header("X-Registry-Auth", "SECRET-header"),
         get(&url(MANIFEST)).header("Authorization", "Negotiate SECRET-ticket"),
         get(&url(MANIFEST)).header("Proxy-Authorization", "Basic SECRET-proxy"),
+        bearer(get(&several(MANIFEST))),
+        bearer(get(&several(&format!("{MANIFEST}?ns={OWN_REGISTRY}")))),
+        bearer(get(&several(blob))),
+        basic(get(&several("/v2/"))),
+        basic(get(&several(&token))),
+        request("POST", &several(&token)).body(password),
+        basic(get(&several("/token/a.b?scope=repository:library/x:pull"))),
+        bearer(request("POST", &several("/v2/library/x/blobs/uploads/"))).body("SECRET-content"),
+        bearer(request("PUT", &several("/v2/library/x/manifests/a"))).body("SECRET-content"),
     ]
     .map(|request| request.patience(Duration::from_secs(20)))
     .into()

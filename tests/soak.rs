@@ -22,11 +22,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{
-    CLOUDFLARE, Certificate, Dns, End, Fault, Hub, Nginx, REGISTRY, Random, Shape, everything, get,
-    noise, until,
+    CLOUDFLARE, Certificate, Dns, End, Fault, Hub, Nginx, OWN_REGISTRY, REGISTRY, Random, Shape,
+    everything, get, noise, until,
 };
 
 const FALLBACK: &str = "fallback.example";
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const TIMEOUTS: &str = "proxy_connect_timeout 500ms; proxy_read_timeout 1s;
                         proxy_send_timeout 1s; resolver_timeout 500ms;";
 /// A client gives up after so long. Faults last for a second at most.
@@ -46,12 +47,20 @@ fn pulls_survive_faults_reloads_and_killed_workers() {
     hub.authentication(false);
     hub.pull_limit(1_000_000_000);
     hub.add_host(FALLBACK);
-    let blobs: Vec<(String, Vec<u8>)> = (1..=40)
+    let mut contents: Vec<(String, Vec<u8>)> = (1..=40)
         .map(|number| {
             let bytes = noise(number, 1000 + usize::try_from(number).unwrap() * 7919);
             (format!("/v2/library/x/blobs/{}", hub.add_blob(bytes.clone())), bytes)
         })
         .collect();
+    for number in 0..10 {
+        let manifest = format!("{{\"schemaVersion\":2,\"number\":{number}}}").into_bytes();
+        let tag = format!("tag-{number}");
+        let digest = hub.add_manifest("library/x", &tag, MANIFEST_TYPE, manifest.clone());
+        for name in [tag, digest] {
+            contents.push((format!("/v2/library/x/manifests/{name}"), manifest.clone()));
+        }
+    }
     let nginx = everything(&hub, &format!("https://{FALLBACK}"))
         .main("worker_shutdown_timeout 20s; events { worker_connections 4096; }")
         .http(TIMEOUTS)
@@ -63,7 +72,7 @@ fn pulls_survive_faults_reloads_and_killed_workers() {
 
     let tally = Tally::default();
     // What a worker has when it has served everything once.
-    for (target, bytes) in &blobs {
+    for (target, bytes) in &contents {
         assert_eq!(get(&nginx.url(target)).send().body, *bytes);
     }
     let memory = memory(&nginx);
@@ -71,8 +80,8 @@ fn pulls_survive_faults_reloads_and_killed_workers() {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         for client in 0..clients {
-            let (nginx, tally, blobs) = (&nginx, &tally, &blobs);
-            scope.spawn(move || pull(client, seed, nginx, blobs, tally, end));
+            let (nginx, tally, contents) = (&nginx, &tally, &contents);
+            scope.spawn(move || pull(client, seed, nginx, contents, tally, end));
         }
         let (nginx, hub, tally, is_over) = (&nginx, &hub, &tally, &is_over);
         scope.spawn(move || disturb(nginx, seed, tally, end, is_over));
@@ -85,7 +94,7 @@ fn pulls_survive_faults_reloads_and_killed_workers() {
     assert!(tally.of("pulled") > 100, "{tally}");
 
     // Everything works, and nothing is left over.
-    for (target, bytes) in &blobs {
+    for (target, bytes) in &contents {
         assert_eq!(get(&nginx.url(target)).send().body, *bytes);
     }
     let few = until(Duration::from_secs(30), || nginx.workers().len() == 2);
@@ -103,21 +112,27 @@ fn pulls_survive_faults_reloads_and_killed_workers() {
     assert!(now < memory + 32 * 1024, "{memory} KiB before, {now} KiB after");
 }
 
-/// Pulls one blob after the other; each again until it is there.
+/// Pulls one content after the other; each again until it is there.
 fn pull(
     client: usize,
     seed: u64,
     nginx: &Nginx,
-    blobs: &[(String, Vec<u8>)],
+    contents: &[(String, Vec<u8>)],
     tally: &Tally,
     end: Instant,
 ) {
     let mut chance = Random::new(seed, &format!("client {client}"));
     while Instant::now() < end && !tally.has_problems() {
-        let (target, bytes) = &blobs[chance.below(blobs.len())];
-        let server = usize::from(chance.percent(20));
-        let mut request = get(&nginx.url_of(server, target)).patience(PATIENCE);
-        if server == 1 {
+        let (target, bytes) = &contents[chance.below(contents.len())];
+        let way = chance.below(10);
+        let url = match way {
+            0..=5 => nginx.url(target),
+            6 | 7 => nginx.url_of(1, target),
+            8 => nginx.url_of(2, target),
+            _ => nginx.url_of(2, &format!("{target}?ns={OWN_REGISTRY}")),
+        };
+        let mut request = get(&url).patience(PATIENCE);
+        if matches!(way, 6 | 7) {
             request = request.http2();
         }
         let start = Instant::now();
@@ -148,7 +163,7 @@ fn trouble(hub: &Hub, seed: u64, tally: &Tally, end: Instant) {
     let mut chance = Random::new(seed, "trouble");
     while Instant::now() < end && !tally.has_problems() {
         let both = chance.percent(20);
-        let host = chance.pick(&[REGISTRY, CLOUDFLARE, FALLBACK]);
+        let host = chance.pick(&[REGISTRY, CLOUDFLARE, FALLBACK, OWN_REGISTRY]);
         let hosts = if both { vec![host, FALLBACK] } else { vec![host] };
         for host in &hosts {
             let name = fail(hub, host, &mut chance);

@@ -35,6 +35,9 @@ pub(crate) struct Upstream<'r> {
 }
 
 impl<'r> Upstream<'r> {
+    /// `None` also for one that nginx has made and given no settings: the variables of its
+    /// `proxy_pass` named nobody, and the request ends with 500.
+    ///
     /// # Safety
     ///
     /// `upstream` is null or the upstream of `request`.
@@ -42,7 +45,10 @@ impl<'r> Upstream<'r> {
         request: Request<'r>,
         upstream: *mut ngx_http_upstream_t,
     ) -> Option<Self> {
-        NonNull::new(upstream).map(|upstream| Self { upstream, request })
+        let upstream = NonNull::new(upstream)?;
+        // SAFETY: the caller's promise; nginx zeroes an upstream when it makes it.
+        let has_settings = unsafe { !(*upstream.as_ptr()).conf.is_null() };
+        has_settings.then_some(Self { upstream, request })
     }
 
     pub(super) fn as_ptr(self) -> *mut ngx_http_upstream_t {
@@ -91,12 +97,8 @@ impl<'r> Upstream<'r> {
 
     /// It was made by `proxy_pass`, of whatever location.
     pub(crate) fn is_proxied(self) -> bool {
-        // SAFETY: the settings are the location's or a copy, or null where the variables of
-        // `proxy_pass` led nowhere; the name is a static of the module.
-        unsafe {
-            let conf = (*self.as_ptr()).conf;
-            !conf.is_null() && bytes((*conf).module) == b"proxy"
-        }
+        // SAFETY: the settings are the location's or a copy; the name is a static of the module.
+        unsafe { bytes((*(*self.as_ptr()).conf).module) == b"proxy" }
     }
 
     /// It was made by the `proxy_pass` of `location`. `proxy` is the proxy module's number among

@@ -25,7 +25,7 @@ mod workerd;
 
 pub use client::{Answer, Connection, Framing, Request, get, head, request};
 pub use docker_registry::DockerRegistry;
-pub use everything::everything;
+pub use everything::{OWN_REGISTRY, TOKEN_KEY, everything};
 pub use hub::{
     AUTH, CLOUDFLARE, CLOUDFRONT, Certificate, Counts, Dns, End, Fault, Hub, INDEX, Image, Kind,
     R2, REGISTRY, Recorded, Reply, Response, Shape, Step,
