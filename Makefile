@@ -70,7 +70,7 @@ hostile: ## Let a hub that answers anything loose on nginx for MINUTES (20); SEE
 	@scripts/setup --check build
 	MINUTES=$(MINUTES) SEED=$(SEED) scripts/for-nginx $(CARGO) test --locked --test hostile -- --nocapture
 
-soak: ## Let 200 clients pull for MINUTES (20) through faults, reloads and killed workers
+soak: ## Let 200 clients pull for MINUTES (20) through faults, reloads, upgrades and killed workers
 	@scripts/setup --check build
 	MINUTES=$(MINUTES) SEED=$(SEED) scripts/for-nginx $(CARGO) test --locked --test soak -- --nocapture
 

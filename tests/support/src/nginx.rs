@@ -40,6 +40,7 @@ pub struct NginxBuilder {
     files: Vec<(String, String)>,
     workers: u32,
     master: bool,
+    daemon: bool,
     level: String,
     allowed: Vec<String>,
 }
@@ -55,8 +56,8 @@ enum Listen {
 /// A running nginx. Dropping it quits nginx and panics when its log shows that something broke.
 pub struct Nginx {
     child: Mutex<Child>,
-    /// The master; not the child when that is a script.
-    pid: Pid,
+    /// The master; not the child when that is a script, or nginx a daemon.
+    pid: Mutex<Pid>,
     prefix: TempDir,
     authority: Option<Authority>,
     servers: Vec<(Listen, u16)>,
@@ -153,6 +154,13 @@ impl NginxBuilder {
         self
     }
 
+    /// `daemon on`: what [`Nginx::upgrade`] needs.
+    #[must_use]
+    pub fn daemon(mut self) -> Self {
+        self.daemon = true;
+        self
+    }
+
     /// Level of the error log; `info` by default.
     #[must_use]
     pub fn log_level(mut self, level: &str) -> Self {
@@ -213,7 +221,9 @@ impl NginxBuilder {
             // Sockets listen before the file is written.
             let text = std::fs::read_to_string(path.join("nginx.pid")).unwrap_or_default();
             pid = text.trim().parse().ok().and_then(Pid::from_raw);
-            ended = child.try_wait().is_ok_and(|status| status.is_some());
+            let status = child.try_wait().ok().flatten();
+            // A daemon's parent ends well as soon as there is the daemon.
+            ended = status.is_some_and(|status| !self.daemon || !status.success());
             pid.is_some() || ended
         });
         let log = log_of(&path);
@@ -229,7 +239,7 @@ impl NginxBuilder {
         };
         let nginx = Nginx {
             child: Mutex::new(child),
-            pid,
+            pid: Mutex::new(pid),
             prefix: laid_out.prefix,
             authority: laid_out.authority,
             servers: laid_out.servers,
@@ -323,11 +333,13 @@ impl NginxBuilder {
 
     fn assembled(&self, main: &str, http: &str, servers: &str, path: &str) -> String {
         let mut text = self.load_modules();
-        let master = if self.master { "on" } else { "off" };
+        let on = |on| if on { "on" } else { "off" };
         let _ = write!(
             text,
-            "daemon off;\nmaster_process {master};\nworker_processes {};\n{}pid {path}/nginx.pid;\n\
+            "daemon {};\nmaster_process {};\nworker_processes {};\n{}pid {path}/nginx.pid;\n\
              error_log {path}/error.log {};\n{main}\n",
+            on(self.daemon),
+            on(self.master),
             self.workers,
             user(),
             self.level,
@@ -385,6 +397,7 @@ impl Nginx {
             files: Vec::new(),
             workers: 1,
             master: true,
+            daemon: false,
             level: "info".to_owned(),
             allowed: Vec::new(),
         }
@@ -452,7 +465,7 @@ impl Nginx {
     /// Process id of the master.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        u32::try_from(self.pid.as_raw_nonzero().get()).expect("a positive process id")
+        number(*self.pid.lock().unwrap())
     }
 
     /// Process ids of the workers, those that are shutting down included.
@@ -527,6 +540,38 @@ impl Nginx {
         assert!(new, "no new workers after a reload:\n{}", self.errors());
     }
 
+    /// Puts a new master of the same binary into the place of this one, and waits until the old one
+    /// and its workers are gone. Needs [`NginxBuilder::daemon`]. Does nothing where the binary is a
+    /// script: the master starts itself, not the script.
+    ///
+    /// # Panics
+    ///
+    /// When there is no new master, or the old one does not end within a minute.
+    #[track_caller]
+    pub fn upgrade(&self) {
+        if std::fs::read(binary()).is_ok_and(|bytes| bytes.starts_with(b"#!")) {
+            return;
+        }
+        let old = *self.pid.lock().unwrap();
+        let file = self.prefix().join("nginx.pid");
+        let master = || {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            text.trim().parse().ok().and_then(Pid::from_raw).filter(|pid| *pid != old)
+        };
+        self.signal(Signal::USR2);
+        assert!(until(START, || master().is_some()), "no new master:\n{}", self.errors());
+        *self.pid.lock().unwrap() = master().expect("a new master");
+        let new = until(START, || self.workers().len() >= self.workers.max(1));
+        let _ = kill_process(old, Signal::QUIT);
+        let gone = until(START, || !is_running(old));
+        if !gone {
+            // It is nobody's to stop later.
+            let _ = kill_process(old, Signal::TERM);
+        }
+        assert!(new, "no new workers after an upgrade:\n{}", self.errors());
+        assert!(gone, "the old master stays:\n{}", self.errors());
+    }
+
     /// Waits at most ten seconds until these workers are gone.
     ///
     /// # Panics
@@ -540,15 +585,19 @@ impl Nginx {
 
     fn signal(&self, signal: Signal) {
         // A master that is gone already is noticed by whoever waits for the effect.
-        let _ = kill_process(self.pid, signal);
+        let _ = kill_process(*self.pid.lock().unwrap(), signal);
     }
 
     /// Quits; returns what is wrong with the log.
     fn finish(&mut self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut child = self.child.lock().unwrap();
-        let mut ended =
-            |limit| until(limit, || child.try_wait().is_ok_and(|status| status.is_some()));
+        let pid = *self.pid.lock().unwrap();
+        let mut ended = |limit| {
+            until(limit, || {
+                child.try_wait().is_ok_and(|status| status.is_some()) && !is_running(pid)
+            })
+        };
         // A single process sees a signal that comes before it waits for events at the next event
         // only, and there may be none: it is told again.
         let told = |_| {
@@ -658,6 +707,16 @@ fn own_module() -> PathBuf {
     let executable = std::env::current_exe().expect("the path of this executable");
     let directory = executable.parent().expect("a directory");
     directory.join("libngx_http_docker_module.so")
+}
+
+fn number(pid: Pid) -> u32 {
+    u32::try_from(pid.as_raw_nonzero().get()).expect("a positive process id")
+}
+
+/// The process is there, and not only to be waited for.
+fn is_running(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", number(pid))).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// Workers of a nginx that root started run as root too: the test's directories are its own.
