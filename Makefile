@@ -22,7 +22,7 @@ MINUTES ?= 20
 module = objs/ngx_http_docker_module.so
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build install deb test matrix lint demo run bench fuzz hostile soak valgrind asan \
+.PHONY: help setup build install deb deb-test test matrix lint demo run bench fuzz hostile soak valgrind asan \
 	clean
 
 help: ## List the targets, this one too
@@ -43,6 +43,10 @@ install: ## Put the module into nginx's modules directory, and on Debian offer i
 
 deb: build ## Pack the module as libnginx-mod-http-docker, for the nginx that Debian has installed
 	scripts/deb $(module)
+
+deb-test: deb ## Install that package in a Debian of its own, use it, and remove it; needs root
+	scripts/setup deb
+	scripts/deb-test objs/libnginx-mod-http-docker_*.deb
 
 test: ## Set this machine up, run the unit tests, then the module inside two versions of nginx
 	scripts/test
