@@ -586,7 +586,7 @@ fn asked(r: Request<'_>, ctx: &RequestCtx) -> Option<Asked> {
     // What the location adds must be seen, and a target's path may be a secret of its own.
     let is_anonymous = primary.is_exact
         && ctx.destination.is_none()
-        && !r.upstream().is_some_and(|u| u.client_certificate().is_some())
+        && r.upstream().is_none_or(|u| u.client_certificate().is_none())
         && is_anonymous(r)
         && primary.lines.iter().all(|(name, value)| manifest::is_public(name, value));
     Some(Asked { key, host: primary.url.host.clone(), is_anonymous })

@@ -205,32 +205,18 @@ fn is_token(path: &[u8], query: &[u8]) -> bool {
 
 /// `<name>`: components of lower-case letters and digits, which `.`, `_`, `__` or dashes join.
 pub(crate) fn is_name(name: &[u8]) -> bool {
-    /// What the last bytes were.
-    #[derive(Clone, Copy, Eq, PartialEq)]
-    enum Behind {
-        Start,
-        Word,
-        Dot,
-        Underscore,
-        Underscores,
-        Dashes,
-    }
-    let mut behind = Behind::Start;
-    for byte in name {
-        if is_lower(*byte) {
-            behind = Behind::Word;
-            continue;
+    let joins = |at: usize, separator: u8| {
+        let before = name.get(..at).unwrap_or_default();
+        match (separator, before) {
+            (b'/' | b'.' | b'_' | b'-', [.., last]) if is_lower(*last) => true,
+            (b'_', [.., last, b'_']) => is_lower(*last),
+            (b'-', [.., b'-']) => true,
+            _ => false,
         }
-        behind = match (*byte, behind) {
-            (b'/', Behind::Word) => Behind::Start,
-            (b'.', Behind::Word) => Behind::Dot,
-            (b'_', Behind::Word) => Behind::Underscore,
-            (b'_', Behind::Underscore) => Behind::Underscores,
-            (b'-', Behind::Word | Behind::Dashes) => Behind::Dashes,
-            _ => return false,
-        };
-    }
-    behind == Behind::Word && name.len() <= MAX_NAME
+    };
+    name.len() <= MAX_NAME
+        && name.last().is_some_and(|last| is_lower(*last))
+        && name.iter().enumerate().all(|(at, byte)| is_lower(*byte) || joins(at, *byte))
 }
 
 fn is_lower(byte: u8) -> bool {

@@ -340,17 +340,15 @@ impl Registries {
     /// ways: with an escape in the name, an empty or a dot segment, a byte that a path does not
     /// hold.
     pub fn route(&self, uri: &[u8], host: Option<&[u8]>) -> Result<Route, Refusal> {
-        let is_plain = |byte: u8| byte.is_ascii_graphic() & (byte != b'\\') & (byte != b'#');
-        // Without a branch for each byte, many are looked at in one step.
-        if !uri.iter().fold(true, |all, byte| all & is_plain(*byte)) {
-            return Err(Refusal::Invalid);
-        }
         let uri = str::from_utf8(uri).map_err(|_| Refusal::Invalid)?;
         let (path, query) = split_once(uri, b'?').unwrap_or((uri, ""));
         let rest = match path {
             "/v2" => "",
             _ => path.strip_prefix("/v2/").ok_or(Refusal::Invalid)?,
         };
+        if !query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\' && byte != b'#') {
+            return Err(Refusal::Invalid);
+        }
         let (namespace, query) = without_namespace(query)?;
         let name = match rest {
             "" | "_catalog" => None,
@@ -414,7 +412,8 @@ impl Registries {
             (None, _) => Err(Refusal::Unknown(String::new())),
             // A host that is not declared must not be taken for a repository of the default's.
             (Some(_), Some(first)) if first.bytes().any(|byte| matches!(byte, b'.' | b':')) => {
-                Err(Refusal::Unknown(first.to_owned()))
+                let is_host = Authority::parse(first.as_bytes()).is_ok();
+                Err(if is_host { Refusal::Unknown(first.to_owned()) } else { Refusal::Invalid })
             }
             (Some(registry), _) => Ok((registry, By::Default)),
         }
