@@ -349,8 +349,11 @@ pub(crate) fn answered<'b>(
                 records.owner.told_nothing();
                 records.quota.told_nothing();
             }
-        } else if let Some(remaining) = remaining {
-            records.quota.learn(now, limit(u), remaining);
+        } else {
+            if let Some(remaining) = remaining {
+                records.quota.learn(now, limit(u), remaining);
+            }
+            // Many a registry limits pulls and says nothing of a quota.
             if subject.class == Class::ManifestGet && u.status() < 400 {
                 records.owner.succeeded(asked);
             }

@@ -272,6 +272,21 @@ fn a_limit_ends_when_it_says_and_one_request_tries() {
 }
 
 #[test]
+fn a_limit_ends_where_nothing_is_said_of_a_quota() {
+    let hub = hub();
+    let limit = Response::error(429, "TOOMANYREQUESTS", "x").header("Retry-After", "1");
+    hub.on_times(REGISTRY, MANIFESTS, 1, Fault::Answer(limit.into()));
+    let nginx = start(&hub, &fallback());
+    let url = nginx.url(PATH);
+    assert_served(&get(&url).send(), FIRST, "limited");
+    thread::sleep(Duration::from_millis(1100));
+    hub.on(REGISTRY, MANIFESTS, Fault::Answer(Response::new(200).into()));
+    for _ in 0..3 {
+        assert_served(&get(&url).send(), REGISTRY, "after it");
+    }
+}
+
+#[test]
 fn a_limit_that_says_nothing_sensible_is_bounded() {
     for (retry_after, seconds) in [
         ("soon", "30 s"),
