@@ -54,7 +54,7 @@ pub(crate) fn filter(r: Request<'_>) -> Result<Option<Vec<u8>>, NoMemory> {
     let message = if r.err_status() != 0 {
         // nginx's own page: nobody else sends under such a status, but for an error page.
         own(r, status)
-    } else if error::is_markup(r.content_type()) {
+    } else if error::is_markup(r.content_type()) && !r.is_error_page() {
         let Some(message) = upstreams(r, status) else { return Ok(None) };
         message
     } else {

@@ -267,7 +267,10 @@ fn an_error_page_of_the_users_wins() {
              location /v2/elsewhere/ { error_page 404 https://example.com/; return 404; }
              location /v2/passed/ { error_page 404 = @passed; return 404; }
              location @passed { return 403; }
-             location /v2/others/ { error_page 403 /404.html; return 404; }",
+             location /v2/others/ { error_page 403 /404.html; return 404; }
+             location /v2/proxied/ { error_page 404 = /proxied; return 404; }
+             location = /proxied { proxy_pass http://127.0.0.1:$server_port/page; }
+             location = /page { default_type text/html; return 404 '<html>proxied</html>'; }",
         )
         .start();
     let at = |path| get(&nginx.url(path)).send();
@@ -277,6 +280,7 @@ fn an_error_page_of_the_users_wins() {
     assert_page(&at("/v2/other/"), 403, "another status");
     assert_eq!(at("/v2/empty/").status, 204);
     assert_eq!(at("/v2/elsewhere/").status, 302);
+    assert_page(&at("/v2/proxied/"), 404, "proxied");
     let text = "this mirror denies access";
     assert_error(&at("/v2/passed/"), 403, "DENIED", text, "an error of its own");
     let text = "this mirror has nothing here";
