@@ -80,11 +80,15 @@ impl Manifest {
     fn has_begun(&self) -> bool {
         self.status.is_some() || self.exchange.is_some()
     }
+
+    pub(crate) fn status(&self) -> Option<Status> {
+        self.status
+    }
 }
 
 /// Where the client's manifest comes from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Status {
+pub(crate) enum Status {
     /// From memory, by a digest.
     Hit,
     /// From memory, by a tag, of which upstream has said what it names now.
@@ -98,7 +102,7 @@ enum Status {
 }
 
 impl Status {
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "HIT",
             Self::Revalidated => "REVALIDATED",
@@ -106,6 +110,11 @@ impl Status {
             Self::Miss => "MISS",
             Self::Bypass => "BYPASS",
         }
+    }
+
+    /// No registry has counted it.
+    pub(crate) const fn saves_a_get(self) -> bool {
+        matches!(self, Self::Hit | Self::Revalidated | Self::Stale)
     }
 }
 

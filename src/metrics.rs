@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use rules::digest::Key;
 use rules::kind::{self, Kind};
-use rules::metrics::{self, BUCKETS, OTHER, series};
+use rules::metrics::{self, BUCKETS, OTHER, is_label, series};
 
 use crate::conf::LocConf;
 use crate::ctx::{Relation, RequestCtx};
@@ -23,8 +23,6 @@ use crate::{breaker, origin};
 const MAX_BACKENDS: usize = 64;
 /// Hosts of redirects that have, and without a zone, that a worker remembers.
 const MAX_HOSTS: usize = 64;
-/// A longer name of a backend is none that is told apart.
-const MAX_NAME: usize = 128;
 
 /// What begins so is not on the page, but what it is made of: the key of a backend's records, in
 /// halves, and the parts of the histogram.
@@ -174,7 +172,10 @@ pub(crate) fn finished(r: Request<'_>) {
     let conf = LocConf::of(r);
     let Some(zone) = zone(r).filter(|_| r.is_main() && conf.is_counted()) else { return };
     let mut ctx = r.ctx::<Docker>().and_then(|ctx| ctx.try_borrow_mut().ok());
-    let primary = r.upstream().filter(|u| !conf.is_follow && !r.is_cached() && u.is_proxied());
+    let is_primarys = |u: &Upstream<'_>| {
+        !conf.is_follow && !r.is_cached() && u.is_proxied() && !u.is_run_time_origin()
+    };
+    let primary = r.upstream().filter(is_primarys);
     let left = ctx.as_ref().and_then(|ctx| origin::subject(r, ctx, &origin::first_uri(ctx)));
     let (backend, kind) = match (&left, primary) {
         (Some(subject), _) => (subject.backend(), subject.kind()),
@@ -189,6 +190,9 @@ pub(crate) fn finished(r: Request<'_>) {
         Some(ctx) => ctx.counted.replace(u.id()) != Some(u.id()),
         None => true,
     });
+    if let Some(ctx) = &ctx {
+        count_features(zone, ctx);
+    }
     let quota = primary.filter(|_| kind == Kind::Manifest).and_then(|u| {
         let remaining = breaker::remaining(u).filter(|_| breaker::is_anonymous(r))?;
         Some((remaining, breaker::limit(u)))
@@ -276,6 +280,25 @@ fn count_reason(r: Request<'_>, name: &str, reason: &str) {
     }
 }
 
+/// What the features know of a request that is over.
+fn count_features(zone: Zone, ctx: &RequestCtx) {
+    let of_result = |name: &str, result: &str| zone.counter(&series(name, &[("result", result)]));
+    if let Some(status) = ctx.manifest.status() {
+        add(of_result("docker_manifest_cache_total", status.as_str()), 1);
+        if status.saves_a_get() {
+            add(zone.counter("docker_manifest_gets_saved_total"), 1);
+        }
+    }
+    if let Some(download) = &ctx.download {
+        let (served, failed) = download.resumes();
+        for (result, number) in [("served", served), ("failed", failed)] {
+            if number > 0 {
+                add(of_result("docker_resumes_total", result), number);
+            }
+        }
+    }
+}
+
 impl Found {
     /// The backend of this key, or the one that stands for all others; `None`: there is no room.
     fn backend(
@@ -298,9 +321,9 @@ impl Found {
     fn new_backend(zone: Zone, key: Key, name: String) -> Backend {
         let [low, high] = BACKEND.map(|half| format!("{half}{name}"));
         let [family, _] = BACKEND;
-        let member = match name.len() {
-            ..=MAX_NAME => zone.counter_among(family, &low, MAX_BACKENDS),
-            _ => Member::Full,
+        let member = match is_label(&name) {
+            true => zone.counter_among(family, &low, MAX_BACKENDS),
+            false => Member::Full,
         };
         let (key, name) = match member {
             Member::Known(counter) | Member::New(counter) => {

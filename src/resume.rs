@@ -56,6 +56,11 @@ pub(crate) struct Download {
 }
 
 impl Download {
+    /// How many requests for the rest brought some of it, and how many did not.
+    pub(crate) fn resumes(&self) -> (u64, u64) {
+        (self.resumes, self.tries.saturating_sub(self.resumes))
+    }
+
     fn is_whole(&self) -> bool {
         self.received == self.promise.length()
     }

@@ -84,6 +84,7 @@ fn page(zone: Zone) -> String {
     page.add("docker_zone_locks_total".to_owned(), usage.locks);
     page.add("docker_zone_lock_waits_total".to_owned(), usage.waits);
     page.add("docker_zone_evictions_total".to_owned(), usage.evictions);
+    page.add("docker_zone_free_bytes".to_owned(), usage.free);
     page.finish()
 }
 

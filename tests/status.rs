@@ -12,9 +12,11 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use support::{
-    Answer, CLOUDFLARE, Connection, Fault, Hub, Nginx, NginxBuilder, REGISTRY, Response, get, head,
-    nginx_t, request, wait_for,
+    Answer, CLOUDFLARE, Connection, End, Fault, Hub, Nginx, NginxBuilder, REGISTRY, Reply,
+    Response, Shape, get, head, nginx_t, request, wait_for,
 };
 
 const PATH: &str = "/v2/library/x/manifests/latest";
@@ -294,6 +296,139 @@ fn a_flood_of_names_leaves_a_small_zone_usable() {
     assert!(series < 150, "{series}");
     assert!(value(&page, "docker_zone_evictions_total") > 0., "{page:#?}");
     assert_eq!(get(&nginx.url(PATH)).send().status, 200);
+}
+
+#[test]
+fn what_memory_and_resumes_save_is_on_the_page() {
+    let hub = hub();
+    let nginx = Nginx::builder()
+        .http(&hub.http_conf())
+        .http("docker_zone docker:1m;")
+        .server(&format!(
+            "location / {{
+                 docker_follow_redirect on private={network};
+                 docker_resume on;
+                 docker_manifest_cache zone=docker stale=1m;
+                 proxy_pass https://{REGISTRY};
+             }}
+             location = /status {{ docker_status; }}",
+            network = hub.network()
+        ))
+        .start();
+    for _ in 0..3 {
+        assert_eq!(get(&nginx.url(PATH)).send().status, 200);
+    }
+    assert_eq!(get(&nginx.url(PATH)).header("Range", "bytes=0-9").send().status, 200);
+    hub.on(REGISTRY, PATH, Fault::Status(503));
+    assert_eq!(get(&nginx.url(PATH)).send().status, 200);
+    assert_eq!(hub.manifests_counted(), 2);
+
+    let blob = format!("/v2/library/x/blobs/{}", hub.add_blob(vec![b'z'; 300_000]));
+    hub.on_times(CLOUDFLARE, "/", 2, Fault::Shape(Shape::CutBody(1000, End::Reset)));
+    assert_eq!(get(&nginx.url(&blob)).send().body.len(), 300_000);
+
+    let page = settled(&nginx, 6);
+    for (series, want) in [
+        ("docker_manifest_cache_total{result=\"MISS\"}", 1.),
+        ("docker_manifest_cache_total{result=\"REVALIDATED\"}", 2.),
+        ("docker_manifest_cache_total{result=\"STALE\"}", 1.),
+        ("docker_manifest_cache_total{result=\"BYPASS\"}", 1.),
+        ("docker_manifest_gets_saved_total", 3.),
+        ("docker_resumes_total{result=\"served\"}", 2.),
+        // GET, two HEADs, GET, HEAD; and the blob, whose rest comes from where its beginning came.
+        (&of("docker_upstream_requests_total", REGISTRY, "manifest"), 5.),
+        (&of("docker_requests_total", REGISTRY, "blob"), 1.),
+    ] {
+        assert_eq!(value(&page, series), want, "{series} in {page:#?}");
+    }
+}
+
+/// Each request has a repository, a token and a redirect's host of its own.
+#[test]
+fn a_flood_of_names_takes_no_memory() {
+    const THREADS: usize = 4;
+    const EACH: usize = 500;
+    let hub = hub();
+    hub.record(false);
+    hub.route(REGISTRY, |request| {
+        let number = request.uri.trim_start_matches("/v2/r/");
+        let number = number.split('/').next().unwrap_or_default();
+        Reply::redirect(307, format!("https://h{number}.example/"))
+    });
+    let nginx = mirror(&hub, "docker_zone docker:256k;").log_level("crit").start();
+    let flood = |round: usize| {
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let nginx = &nginx;
+                scope.spawn(move || {
+                    for number in 0..EACH {
+                        let number = (round * THREADS + thread) * EACH + number;
+                        let url = nginx.url(&format!("/v2/r/{number}/manifests/latest"));
+                        let claims = format!("{{\"sub\":\"account-{number}\"}}");
+                        let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
+                        let answer = get(&url).bearer(&token).send();
+                        assert!([404, 502].contains(&answer.status), "{}", answer.status);
+                    }
+                });
+            }
+        });
+    };
+    flood(0);
+    let (memory, before) = (nginx.memory(), settled(&nginx, THREADS * EACH));
+    flood(1);
+    flood(2);
+    let after = settled(&nginx, 3 * THREADS * EACH);
+    assert_eq!(after.len(), before.len(), "{after:#?}");
+    let grown = nginx.memory().saturating_sub(memory);
+    let free = value(&after, "docker_zone_free_bytes");
+    println!("{} series, {free} bytes of 256k free, workers grew by {grown} bytes", after.len());
+    for host in [REGISTRY, FIRST] {
+        let asked = value(&after, &of("docker_upstream_requests_total", host, "manifest"));
+        assert_eq!(asked, hub.counts(host).requests as f64, "{host}");
+    }
+    assert!(grown < 1_500_000, "{grown}");
+}
+
+#[test]
+fn whatever_a_registry_says_of_limits_the_page_can_be_read() {
+    let hub = hub();
+    let short =
+        "docker_breaker on backoff=1ms max_backoff=1ms retry_after=1ms max_retry_after=1ms;";
+    let nginx = mirror(
+        &hub,
+        &format!("docker_zone docker:1m; {short} proxy_buffers 8 32k; proxy_buffer_size 32k;"),
+    )
+    .start();
+    let many = "9".repeat(5_000);
+    let values: [&str; 10] = [
+        "",
+        "-1;w=1",
+        "99999999999999999999;w=99999999999999999999",
+        "100;w=-1;x=\"",
+        "1e9;w=21600",
+        "\"100\"\\;w=1",
+        ";;;;w=;",
+        "\u{e9}\u{1f40b}",
+        "4294967295;w=4294967295",
+        &many,
+    ];
+    for value in values {
+        for status in [200, 429] {
+            let mut answer = match status {
+                200 => Response::new(200),
+                _ => Response::error(429, "TOOMANYREQUESTS", "x").header("Retry-After", value),
+            };
+            for name in ["ratelimit-limit", "ratelimit-remaining", "docker-ratelimit-source"] {
+                for _ in 0..if value.len() < 100 { 100 } else { 1 } {
+                    answer = answer.header(name, value);
+                }
+            }
+            hub.on_times(REGISTRY, PATH, 1, Fault::Answer(answer.into()));
+            assert_eq!(get(&nginx.url(PATH)).send().status, 200, "{value:.99} {status}");
+        }
+        page(&nginx);
+    }
+    assert_eq!(hub.requests(REGISTRY).len(), 2 * values.len());
 }
 
 #[test]

@@ -229,6 +229,8 @@ pub(crate) struct Usage {
     pub(crate) waits: u64,
     /// Records and blobs that gave way.
     pub(crate) evictions: u64,
+    /// Bytes in pages that hold nothing.
+    pub(crate) free: u64,
 }
 
 impl Zone {
@@ -397,12 +399,13 @@ impl Zone {
 
     pub(crate) fn usage(self) -> Usage {
         let root = self.root();
-        // SAFETY: atomics of a live zone.
+        // SAFETY: atomics of a live zone, and a word of nginx's that may be outdated at once.
         unsafe {
             Usage {
                 locks: (*root).locks.load(Ordering::Relaxed),
                 waits: (*root).waits.load(Ordering::Relaxed),
                 evictions: (*root).evictions.load(Ordering::Relaxed),
+                free: ((*self.pool()).pfree * ngx_pagesize) as u64,
             }
         }
     }
