@@ -105,6 +105,14 @@ fn each_fault_on(host: &str) {
         assert_silent(&nginx, &blob, &what);
     }
 
+    let page = get(&nginx.url("/docker-status")).send().text();
+    assert!(page.contains("docker_upstream_requests_total{backend=\"https://"), "{page}");
+    let network = hub.network();
+    let addresses = network.trim_end_matches("0/24");
+    for secret in SECRETS.iter().chain(&[addresses]) {
+        assert!(!page.contains(secret), "{secret}: {page}");
+    }
+
     let log = nginx.errors();
     // Else there was nothing to be found.
     let told =
