@@ -2,6 +2,7 @@
 //! serves again as soon as it has some.
 #![allow(
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a test that cannot go on says so and stops"
