@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::authority::{Authority, AuthorityError};
+use crate::syntax;
 
 /// The longest URL or reference that is read, in bytes. Signed URLs of storage services take up to
 /// 2 kB; servers accept 8 kB of request line by custom.
@@ -163,10 +164,11 @@ fn checked(bytes: &[u8]) -> Result<&str, LocationError> {
     if bytes.len() > MAX_LENGTH {
         return Err(LocationError::TooLong);
     }
-    match bytes.iter().find(|byte| !byte.is_ascii_graphic()) {
-        Some(byte) => Err(LocationError::Byte(*byte)),
-        None => str::from_utf8(bytes).map_err(|_| LocationError::Host),
+    if syntax::all(bytes, |byte| byte.is_ascii_graphic()) {
+        return str::from_utf8(bytes).map_err(|_| LocationError::Host);
     }
+    let first = bytes.iter().find(|byte| !byte.is_ascii_graphic());
+    Err(LocationError::Byte(first.copied().unwrap_or_default()))
 }
 
 /// `scheme ":" rest`, for any scheme (RFC 3986, section 3.1).

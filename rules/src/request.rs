@@ -39,7 +39,7 @@ impl<'a> Head<'a> {
         let valid = words.next().is_none()
             && syntax::is_token(method)
             && !uri.is_empty()
-            && !uri.iter().copied().any(ends_word)
+            && is_word(uri)
             && matches!(version, b"HTTP/1.0" | b"HTTP/1.1");
         if !valid {
             return None;
@@ -81,7 +81,7 @@ impl<'a> Head<'a> {
 
 /// The bytes before the first CRLF, and behind it. Nothing holds a CR or LF by itself.
 fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let end = memchr::memchr(b'\n', bytes)?;
     let (line, rest) = bytes.split_at_checked(end)?;
     Some((line.strip_suffix(b"\r")?, rest.get(1..)?))
 }
@@ -89,12 +89,11 @@ fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 /// `name: value`, if it could not be read as anything else. Other control bytes than CR, LF and NUL
 /// are left to [`head`], which drops their line: nginx lets clients send them.
 fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = line.iter().position(|byte| *byte == b':')?;
+    let colon = memchr::memchr(b':', line)?;
     let (name, value) = line.split_at_checked(colon)?;
     let value = syntax::trim_ows(value.get(1..)?);
-    let valid = !name.is_empty()
-        && !name.iter().copied().any(ends_word)
-        && !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
+    let valid =
+        !name.is_empty() && is_word(name) && memchr::memchr3(b'\r', b'\n', 0, value).is_none();
     valid.then_some((name, value))
 }
 
@@ -103,7 +102,7 @@ fn is_field(name: &[u8], value: &[u8]) -> bool {
 }
 
 fn is_value(value: &[u8]) -> bool {
-    value.iter().copied().all(syntax::is_value_byte)
+    syntax::all(value, syntax::is_value_byte)
 }
 
 /// Which lines of the client's request go along.
@@ -186,6 +185,10 @@ fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 fn push_word(out: &mut Vec<u8>, word: &str) {
+    if is_word(word.as_bytes()) {
+        out.extend_from_slice(word.as_bytes());
+        return;
+    }
     for run in word.as_bytes().split_inclusive(|byte| ends_word(*byte)) {
         match run {
             [clean @ .., byte] if ends_word(*byte) => {
@@ -195,6 +198,10 @@ fn push_word(out: &mut Vec<u8>, word: &str) {
             clean => out.extend_from_slice(clean),
         }
     }
+}
+
+fn is_word(bytes: &[u8]) -> bool {
+    syntax::all(bytes, |byte| !ends_word(byte))
 }
 
 fn ends_word(byte: u8) -> bool {

@@ -19,6 +19,12 @@ pub(crate) fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= 0x20 && byte != 0x7f)
 }
 
+/// Whether all bytes are so. It stops at none, so that the compiler tests many at once: on the way
+/// of every request, that is most of what a parser costs.
+pub(crate) fn all(bytes: &[u8], is: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(true, |all, byte| all & is(*byte))
+}
+
 /// Optional white space (RFC 9110, section 5.6.3).
 pub(crate) fn is_ows(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
