@@ -64,6 +64,8 @@ impl Code {
     /// The code for an answer of `status` to a request for `uri`.
     pub fn of(status: u16, uri: &[u8]) -> Self {
         match status {
+            // nginx itself refuses a path with a NUL, which no name holds.
+            400 if uri.windows(3).any(|escape| escape == b"%00") => Self::NameInvalid,
             401 => Self::Unauthorized,
             403 => Self::Denied,
             404 => match kind::Request::of(b"GET", uri).kind {
@@ -207,6 +209,7 @@ mod tests {
     fn statuses_have_codes() {
         let rows = [
             (400, "", "UNKNOWN"),
+            (400, "/v2/a%00/manifests/1", "NAME_INVALID"),
             (401, "", "UNAUTHORIZED"),
             (403, "", "DENIED"),
             (404, "/v2/library/x/manifests/latest", "MANIFEST_UNKNOWN"),
