@@ -434,6 +434,23 @@ fn whatever_a_registry_says_of_limits_the_page_can_be_read() {
 }
 
 #[test]
+fn the_example_shows_the_page_to_no_stranger() {
+    let example = include_str!("../nginx-conf/docker-hub.conf");
+    let start = example.find("location = /docker-status {").expect("its location");
+    let length = example[start..].find('}').expect("its end");
+    let location = &example[start..=start + length];
+    let nginx = Nginx::builder()
+        .http("docker_zone docker:1m; set_real_ip_from 127.0.0.1; real_ip_header X-From;")
+        .server(location)
+        .start();
+    let url = nginx.url("/docker-status");
+    assert_eq!(get(&url).send().status, 200);
+    for stranger in ["192.0.2.1", "127.0.0.2", "10.0.0.1", "2001:db8::1"] {
+        assert_eq!(get(&url).header("X-From", stranger).send().status, 403, "{stranger}");
+    }
+}
+
+#[test]
 fn a_page_without_a_zone_is_refused() {
     let (works, said) = nginx_t("server { location /status { docker_status; } }");
     assert!(!works && said.contains("\"docker_status\" has nothing to show without"), "{said}");
