@@ -135,11 +135,6 @@ thread_local! {
     static HASHES: RandomState = RandomState::new();
 }
 
-/// The request uses the quota that all share who do not log in.
-pub(crate) fn is_anonymous(r: Request<'_>) -> bool {
-    owner(r.request_line("Authorization")) == Owner::Anonymous
-}
-
 /// Whose quota a request with this `Authorization` uses.
 fn owner(authorization: Option<&[u8]>) -> Owner {
     let Some(value) = authorization else { return Owner::Anonymous };
@@ -245,21 +240,23 @@ pub(crate) fn is_alert(r: Request<'_>, conf: &LocConf) -> bool {
     zone.is_some_and(|zone| conf.reserve.is_some() || zone.is_watched(now()))
 }
 
-/// The breakers of a backend that concern everybody, by what they are for.
-pub(crate) fn look(zone: Zone, backend: Key) -> [(&'static str, Breaker); BREAKERS + 1] {
-    let is_watched = zone.is_watched(now());
-    let words = |zone: &mut Locked| {
+/// The breakers of a backend that concern everybody, by what they are for; and what is left of the
+/// quota that all share who do not log in.
+pub(crate) fn look(zone: Zone, backend: Key) -> ([(&'static str, Breaker); BREAKERS + 1], Quota) {
+    let (mut shared, [a, b, c, d, e, f, g, h]) = zone.lock(|zone| {
         let shared = zone.record(backend.0).map(split).unwrap_or_default();
-        let [a, b, c, d, ..] = zone.record::<8>(backend.with(ANYBODY).0).unwrap_or_default();
-        (shared, [a, b, c, d])
-    };
-    // Else what is known is long ago.
-    let (shared, pulls) = if is_watched { zone.lock(words) } else { Default::default() };
+        (shared, zone.record::<8>(backend.with(ANYBODY).0).unwrap_or_default())
+    });
+    let mut pulls = [a, b, c, d];
+    if !zone.is_watched(now()) {
+        // What is known is long ago.
+        (shared, pulls) = Default::default();
+    }
     let names = ["all"].into_iter().chain(Class::ALL.map(Class::as_str)).chain(["pulls"]);
     let breakers = shared.into_iter().chain([pulls]).map(Breaker::from);
     let mut all = [("", Breaker::default()); BREAKERS + 1];
     all.iter_mut().zip(names.zip(breakers)).for_each(|(to, from)| *to = from);
-    all
+    (all, Quota::from([e, f, g, h]))
 }
 
 /// Whether `subject` had better not be asked, and why. Else it is noted that it is.
@@ -351,7 +348,8 @@ pub(crate) fn answered<'b>(
             }
         } else {
             if let Some(remaining) = remaining {
-                records.quota.learn(now, limit(u), remaining);
+                let limit = u.line("ratelimit-limit").and_then(RateLimit::parse);
+                records.quota.learn(now, limit, remaining);
             }
             // Many a registry limits pulls and says nothing of a quota.
             if subject.class == Class::ManifestGet && u.status() < 400 {
@@ -364,11 +362,6 @@ pub(crate) fn answered<'b>(
 /// What an answer says is left of a quota.
 pub(crate) fn remaining(u: Upstream<'_>) -> Option<RateLimit> {
     RateLimit::parse(u.line("ratelimit-remaining")?)
-}
-
-/// What an answer says is the whole of it.
-pub(crate) fn limit(u: Upstream<'_>) -> Option<RateLimit> {
-    RateLimit::parse(u.line("ratelimit-limit")?)
 }
 
 /// All that `subject` was asked for has come.

@@ -38,6 +38,8 @@ thread_local! {
 #[derive(Default)]
 struct Found {
     backends: Vec<Backend>,
+    /// Which of them a location's `proxy_pass` leads to, by its [`Upstream::fixed_settings`].
+    settings: Vec<(usize, usize)>,
     /// The last one is of the sum.
     first_bytes: [[Slot; BUCKETS + 1]; KINDS],
     connections: [[Slot; 3]; ORIGINS.len()],
@@ -98,7 +100,8 @@ fn count(slot: Option<&mut Slot>, zone: Zone, number: u64, name: impl FnOnce() -
 pub(crate) fn asked(r: Request<'_>, backend: Key, kind: Kind, name: impl FnOnce() -> String) {
     let Some(zone) = zone(r) else { return };
     FOUND.with_borrow_mut(|found| {
-        if let Some(backend) = found.backend(zone, backend, name) {
+        let at = found.position(zone, backend, name);
+        if let Some(backend) = at.and_then(|at| found.backends.get_mut(at)) {
             backend.count(zone, ASKED, kind, 1);
         }
     });
@@ -177,11 +180,16 @@ pub(crate) fn finished(r: Request<'_>) {
     };
     let primary = r.upstream().filter(is_primarys);
     let left = ctx.as_ref().and_then(|ctx| origin::subject(r, ctx, &origin::first_uri(ctx)));
-    let (backend, kind) = match (&left, primary) {
-        (Some(subject), _) => (subject.backend(), subject.kind()),
-        (None, Some(u)) => (breaker::key(&u.backend()), kind_of(r, u.uri())),
-        (None, None) => (NGINX, kind_of(r, r.client_uri())),
+    let kind = match (&left, primary) {
+        (Some(subject), _) => subject.kind(),
+        (None, Some(u)) => kind_of(r, u.uri()),
+        (None, None) => kind_of(r, r.client_uri()),
     };
+    // Most requests leave nobody, and their location names one backend.
+    let proxy = r.main_conf::<Docker>().proxy;
+    let is_locations = |u: &Upstream<'_>| proxy.is_some_and(|proxy| u.is_of(r.location(), proxy));
+    let settings =
+        primary.filter(|u| left.is_none() && is_locations(u)).and_then(Upstream::fixed_settings);
     let first_byte = match &ctx {
         Some(ctx) => ctx.first_byte,
         None => primary.and_then(Upstream::header_time),
@@ -193,10 +201,6 @@ pub(crate) fn finished(r: Request<'_>) {
     if let Some(ctx) = &ctx {
         count_features(zone, ctx);
     }
-    let quota = primary.filter(|_| kind == Kind::Manifest).and_then(|u| {
-        let remaining = breaker::remaining(u).filter(|_| breaker::is_anonymous(r))?;
-        Some((remaining, breaker::limit(u)))
-    });
 
     FOUND.with_borrow_mut(|found| {
         if let Some(time) = first_byte
@@ -207,29 +211,25 @@ pub(crate) fn finished(r: Request<'_>) {
             count(slots.get_mut(bucket), zone, 1, || name(&bucket.to_string()));
             count(slots.last_mut(), zone, time, || name(SUM));
         }
-        let name = || match primary {
-            Some(u) => name(u),
-            None if backend == NGINX => "nginx".to_owned(),
+        let at = settings.and_then(|settings| found.of_settings(settings)).or_else(|| {
+            let (backend, name) = match (&left, primary) {
+                (Some(subject), u) => (subject.backend(), u.map(name)),
+                (None, Some(u)) => (breaker::key(&u.backend()), Some(name(u))),
+                (None, None) => (NGINX, Some("nginx".to_owned())),
+            };
             // It was counted when it was asked, or never was.
-            None => OTHER.to_owned(),
-        };
-        let Some(backend) = found.backend(zone, backend, name) else { return };
+            let name = || name.unwrap_or_else(|| OTHER.to_owned());
+            let at = found.position(zone, backend, name)?;
+            if let Some(settings) = settings.filter(|_| found.settings.len() < MAX_BACKENDS) {
+                found.settings.push((settings, at));
+            }
+            Some(at)
+        });
+        let Some(backend) = at.and_then(|at| found.backends.get_mut(at)) else { return };
         backend.count(zone, REQUESTS, kind, 1);
         backend.count(zone, BYTES, kind, r.body_sent());
         if is_asked {
             backend.count(zone, ASKED, kind, 1);
-        }
-        if let Some((remaining, limit)) = quota {
-            let set = |name: &str, number: u32| {
-                let counter = zone.counter(&series(name, &[("backend", &backend.name)]));
-                if let Some(counter) = counter {
-                    counter.set(number.into());
-                }
-            };
-            set("docker_ratelimit_remaining", remaining.requests);
-            if let Some(limit) = limit {
-                set("docker_ratelimit_limit", limit.requests);
-            }
         }
     });
 }
@@ -300,22 +300,21 @@ fn count_features(zone: Zone, ctx: &RequestCtx) {
 }
 
 impl Found {
-    /// The backend of this key, or the one that stands for all others; `None`: there is no room.
-    fn backend(
-        &mut self,
-        zone: Zone,
-        key: Key,
-        name: impl FnOnce() -> String,
-    ) -> Option<&mut Backend> {
+    fn of_settings(&self, settings: usize) -> Option<usize> {
+        self.settings.iter().find(|(known, _)| *known == settings).map(|(_, at)| *at)
+    }
+
+    /// Where the backend of this key is, or the one that stands for all others; `None`: there is no
+    /// room.
+    fn position(&mut self, zone: Zone, key: Key, name: impl FnOnce() -> String) -> Option<usize> {
         let known = |backends: &[Backend], key| backends.iter().position(|known| known.key == key);
-        let at = known(&self.backends, key).or_else(|| {
+        known(&self.backends, key).or_else(|| {
             let new = Self::new_backend(zone, key, name());
             known(&self.backends, new.key).or_else(|| {
                 self.backends.push(new);
                 self.backends.len().checked_sub(1)
             })
-        })?;
-        self.backends.get_mut(at)
+        })
     }
 
     fn new_backend(zone: Zone, key: Key, name: String) -> Backend {

@@ -89,7 +89,13 @@ fn page(zone: Zone) -> String {
 }
 
 fn add_backend(page: &mut Page, zone: Zone, name: &str, key: Key) {
-    for (class, breaker) in breaker::look(zone, key) {
+    let (breakers, quota) = breaker::look(zone, key);
+    if let Some(remaining) = quota.remaining(now()) {
+        let of = |name_of: &str| series(name_of, &[("backend", name)]);
+        page.add(of("docker_ratelimit_remaining"), remaining.into());
+        page.add(of("docker_ratelimit_limit"), quota.limit().into());
+    }
+    for (class, breaker) in breakers {
         let state = match breaker.state(now()) {
             Admit::Pass => 0,
             Admit::Probe => 1,

@@ -231,6 +231,13 @@ impl<'r> Upstream<'r> {
         [host, port.as_bytes()].concat()
     }
 
+    /// Which settings it has, for comparing only, where these alone name the backend: `proxy_pass`
+    /// has no variables. They may be a copy that ends with the request (see [`Self::is_of`]).
+    pub(crate) fn fixed_settings(self) -> Option<usize> {
+        // SAFETY: plain field of an upstream in the request's pool.
+        unsafe { (*self.as_ptr()).resolved.is_null() }.then(|| self.conf_address())
+    }
+
     /// The backend as the configuration knows it: scheme, host and port.
     pub(crate) fn backend(self) -> Vec<u8> {
         [self.schema(), &self.authority()].concat()
