@@ -803,6 +803,38 @@ fn what_head_alone_meets_is_not_what_the_client_gets() {
     }
 }
 
+/// What the page says was saved is what the hub has not counted.
+#[test]
+fn the_page_tells_how_many_gets_were_saved() {
+    let scene = scene_of(|hub| {
+        let status = "location = /status { docker_status; }";
+        builder(hub).workers(2).server(&format!("{status} {}", location(STALE)))
+    });
+    let digest = by_digest(REPOSITORY, &scene.image.digest);
+    for (path, want) in
+        [(TAG, "MISS"), (TAG, "REVALIDATED"), (&digest, "HIT"), (TAG, "REVALIDATED")]
+    {
+        assert_eq!(cache(&scene.get(path).send()), want);
+    }
+    let etag = format!("\"{}\"", scene.image.digest);
+    assert_eq!(cache(&scene.get(TAG).header("If-None-Match", &etag).send()), "BYPASS");
+    let counted = scene.hub.manifests_counted();
+    scene.hub.on(REGISTRY, "/", Fault::Status(503));
+    assert_eq!(cache(&scene.get(TAG).send()), "STALE");
+
+    let value = |series: &str| -> u64 {
+        let page = get(&scene.nginx.url("/status")).send().text();
+        let mut values = page.lines().filter_map(|line| line.strip_prefix(series));
+        values.next().map_or(0, |value| value.trim().parse().unwrap())
+    };
+    let of = |result: &str| value(&format!("docker_manifest_cache_total{{result=\"{result}\"}}"));
+    // A request is counted when it is over, which is after its client has the answer.
+    wait_for("all requests to be counted", || of("STALE") == 1);
+    assert_eq!((of("HIT"), of("REVALIDATED"), of("MISS"), of("BYPASS")), (1, 2, 1, 1));
+    assert_eq!(value("docker_manifest_gets_saved_total "), 4);
+    assert_eq!(counted, of("MISS") + of("BYPASS"));
+}
+
 /// A hit takes the time of one round trip to the registry, as a manifest does that is passed on.
 #[test]
 fn a_hit_takes_one_round_trip() {

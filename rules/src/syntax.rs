@@ -64,7 +64,12 @@ pub(crate) fn decimal(digits: &str) -> Option<u64> {
 
 /// The value of a hexadecimal digit, in any case.
 pub(crate) fn hex_digit(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
 }
 
 /// Exactly `N` bytes, each written as two hexadecimal digits.
