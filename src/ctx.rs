@@ -18,8 +18,8 @@ use crate::verify::Check;
 /// What each phase learned, for those after it. It survives internal redirects.
 #[derive(Default)]
 pub(crate) struct RequestCtx {
-    /// What a subrequest of ours is for; those of others have nothing here.
-    pub(crate) errand: Option<Errand>,
+    /// This is a subrequest of ours, which asks for the rest of a download that broke off.
+    pub(crate) is_rest: bool,
     pub(crate) manifest: Manifest,
     /// What becomes of it where registries are declared.
     pub(crate) service: Option<Box<Service>>,
@@ -78,7 +78,7 @@ impl RequestCtx {
     /// Forgets what came of asking anybody.
     pub(crate) fn forget(&mut self) {
         *self = Self {
-            errand: self.errand,
+            is_rest: self.is_rest,
             manifest: core::mem::take(&mut self.manifest),
             spent: self.spent,
             counted: self.counted,
@@ -87,13 +87,6 @@ impl RequestCtx {
             ..Self::default()
         };
     }
-}
-
-/// What the module itself asks upstream for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Errand {
-    /// The rest of a download that broke off.
-    Rest,
 }
 
 /// The request as the primary got it.

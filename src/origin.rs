@@ -26,7 +26,7 @@ use rules::{body, request, resolv};
 
 use crate::breaker::{Refusal, Subject};
 use crate::conf::{self, LocConf, MainConf, is_api};
-use crate::ctx::{Answer, Destination, Errand, Primary, Reach, Relation, RequestCtx, Stage};
+use crate::ctx::{Answer, Destination, Primary, Reach, Relation, RequestCtx, Stage};
 use crate::module::Docker;
 use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::idle::Limits;
@@ -253,7 +253,7 @@ fn filtered(r: Request<'_>, conf: &LocConf) -> Verdict {
 /// The request is the client's, or a subrequest of the module's. Other subrequests are somebody
 /// else's: auth_request and mirror want the answer as it is.
 fn is_ours(r: Request<'_>) -> bool {
-    r.is_main() || r.ctx::<Docker>().is_some_and(|ctx| ctx.borrow().errand.is_some())
+    r.is_main() || resume::is_rest(r)
 }
 
 /// What is on its way is upstream's own answer, fresh, to a request that may leave still.
@@ -462,8 +462,7 @@ fn report(
         return;
     }
     let Some(subject) = subject(r, ctx, uri) else { return };
-    let is_rest = ctx.errand == Some(Errand::Rest);
-    if !breaker::is_failure(outcome) && (is_rest || is_for_later(r, conf, &subject, u)) {
+    if !breaker::is_failure(outcome) && (ctx.is_rest || is_for_later(r, conf, &subject, u)) {
         return;
     }
     let host = || backend(conf, ctx, uri);
@@ -567,7 +566,7 @@ fn step(
     outcome: Outcome,
     redirects: u32,
 ) -> Step {
-    if ctx.errand == Some(Errand::Rest) {
+    if ctx.is_rest {
         // Who is asked next is decided where the rest is wanted.
         return Step::Answer;
     }

@@ -17,7 +17,7 @@ use rules::resume::{self, Answer, Ended, Promise, Way};
 
 use crate::breaker::Subject;
 use crate::conf::{LocConf, Setting};
-use crate::ctx::{Errand, Primary, Relation, RequestCtx, Stage};
+use crate::ctx::{Primary, Relation, RequestCtx, Stage};
 use crate::module::Docker;
 use crate::nginx::body::Chain;
 use crate::nginx::conf::{Conf, Directive, SetError, set_once};
@@ -213,7 +213,7 @@ fn answer(u: Upstream<'_>) -> Answer<'_> {
 
 /// `r` is a subrequest for the rest of a download.
 pub(crate) fn is_rest(r: Request<'_>) -> bool {
-    !r.is_main() && r.ctx::<Docker>().is_some_and(|ctx| ctx.borrow().errand == Some(Errand::Rest))
+    !r.is_main() && r.ctx::<Docker>().is_some_and(|ctx| ctx.borrow().is_rest)
 }
 
 /// For how long those may send nothing who are asked for the rest, in milliseconds.
@@ -490,7 +490,7 @@ fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -
         None => Entry::Content(ways.map_or_else(|| r.location(), |ways| ways.own)),
     };
     let mut ctx = RequestCtx {
-        errand: Some(Errand::Rest),
+        is_rest: true,
         primary: OnceCell::with_value(primary),
         target,
         destination,
