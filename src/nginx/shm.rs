@@ -381,20 +381,8 @@ impl Zone {
     }
 
     fn series<'z>(self) -> impl Iterator<Item = (&'z [u8], Counter)> {
-        // SAFETY: series are put in front of the list when they are whole, and never removed.
-        let mut next = unsafe { (*self.root()).counters.load(Ordering::Acquire) };
-        core::iter::from_fn(move || {
-            if next.is_null() {
-                return None;
-            }
-            // SAFETY: as above; the name follows the series.
-            unsafe {
-                let series = next;
-                next = (*series).next;
-                let name = core::slice::from_raw_parts(series.add(1).cast::<u8>(), (*series).len);
-                Some((name, Counter(&raw const (*series).value)))
-            }
-        })
+        // SAFETY: the root of a zone that is mapped.
+        unsafe { all_series(self.root()) }
     }
 
     pub(crate) fn usage(self) -> Usage {
@@ -409,6 +397,28 @@ impl Zone {
             }
         }
     }
+}
+
+/// The names and counters of a zone, the newest first.
+///
+/// # Safety
+///
+/// `root` is that of a zone which outlives what is returned.
+unsafe fn all_series<'z>(root: *const Root) -> impl Iterator<Item = (&'z [u8], Counter)> {
+    // SAFETY: series are put in front of the list when they are whole, and never removed.
+    let mut next = unsafe { (*root).counters.load(Ordering::Acquire) };
+    core::iter::from_fn(move || {
+        if next.is_null() {
+            return None;
+        }
+        // SAFETY: as above; the name follows the series.
+        unsafe {
+            let series = next;
+            next = (*series).next;
+            let name = core::slice::from_raw_parts(series.add(1).cast::<u8>(), (*series).len);
+            Some((name, Counter(&raw const (*series).value)))
+        }
+    })
 }
 
 /// How many bytes the next piece of a blob holds, of which `rest` are left.
@@ -704,14 +714,9 @@ impl Locked {
     fn series(&mut self, name: &str) -> Option<Counter> {
         // SAFETY: series live as long as the zone; a new one is whole before it is put in front.
         unsafe {
-            let first = (*self.root).counters.load(Ordering::Relaxed);
-            let mut series = first;
-            while !series.is_null() {
-                let known = core::slice::from_raw_parts(series.add(1).cast::<u8>(), (*series).len);
-                if known == name.as_bytes() {
-                    return Some(Counter(&raw const (*series).value));
-                }
-                series = (*series).next;
+            let mut known = all_series(self.root);
+            if let Some((_, counter)) = known.find(|(known, _)| *known == name.as_bytes()) {
+                return Some(counter);
             }
             if (*self.root).counter_count >= (*self.root).max_counters {
                 return None;
@@ -720,6 +725,7 @@ impl Locked {
             if series.is_null() {
                 return None;
             }
+            let first = (*self.root).counters.load(Ordering::Relaxed);
             series.write(Series { next: first, value: AtomicU64::new(0), len: name.len() });
             ptr::copy_nonoverlapping(name.as_ptr(), series.add(1).cast::<u8>(), name.len());
             (*self.root).counter_count += 1;
