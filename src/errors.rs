@@ -137,7 +137,7 @@ fn who(r: Request<'_>, u: Upstream<'_>) -> Option<String> {
     }
     let is_api = is_api(r.client_uri()) || is_api(u.uri());
     let host = match origin::primary(r, u) {
-        Ok(primary) => primary.url.authority(),
+        Ok(primary) => primary.url.authority().into_owned(),
         Err(_) => String::from_utf8(u.authority()).ok()?,
     };
     Some(format!("{} {host}", origin::part(None, is_api)))

@@ -522,7 +522,11 @@ pub(crate) fn broke_off(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, begun:
 fn backend(conf: &LocConf, ctx: &RequestCtx, uri: &str) -> String {
     match targets(conf, ctx, uri).get(ctx.target.wrapping_sub(1)) {
         Some(target) => fallback::name(target),
-        None => ctx.primary.get().map(|primary| primary.url.authority()).unwrap_or_default(),
+        None => ctx
+            .primary
+            .get()
+            .map(|primary| primary.url.authority().into_owned())
+            .unwrap_or_default(),
     }
 }
 
@@ -683,11 +687,11 @@ pub(crate) fn part(relation: Option<Relation>, is_api: bool) -> &'static str {
     }
 }
 
-fn host(ctx: &RequestCtx) -> String {
+fn host(ctx: &RequestCtx) -> Cow<'_, str> {
     match (&ctx.destination, ctx.primary.get()) {
         (Some(destination), _) => destination.url.authority(),
         (None, Some(primary)) => primary.url.authority(),
-        (None, None) => String::new(),
+        (None, None) => Cow::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `docker_follow_redirect`: nginx itself goes where the registry points.
 
 use core::ffi::CStr;
+use std::borrow::Cow;
 
 use rules::redirect::{self, Decision, Policy, Redirect};
 use rules::{answer, directive};
@@ -87,7 +88,7 @@ pub(crate) fn decide(
         }
         Decision::Refuse(refusal) => {
             metrics::redirect_refused(r, refusal.as_reason());
-            let host = refusal.host().map_or_else(|| base.authority(), str::to_owned);
+            let host = refusal.host().map_or_else(|| base.authority(), Cow::Borrowed);
             Outcome::Refused(format!("{host}: {refusal}"))
         }
     }

@@ -423,9 +423,8 @@ pub(crate) fn upstream_url(r: Request<'_>) -> Option<&[u8]> {
     let service = borrowed.service.as_ref()?;
     if let Ok(asked) = &service.asked {
         service.is_used.set(true);
-        let Url { scheme, host, port, .. } = asked.origin();
-        let port = if *port == scheme.default_port() { String::new() } else { format!(":{port}") };
-        let parts = [scheme.as_str(), "://", host, &port, asked.uri()];
+        let origin = asked.origin();
+        let parts = [origin.scheme.as_str(), "://", &origin.authority(), asked.uri()];
         // Without memory, nginx says so itself soon.
         return r.joined(parts).ok();
     }

@@ -907,7 +907,7 @@ mod tests {
         let targets = fallback(&args(given)).unwrap().unwrap();
         let facts: Vec<_> = targets
             .iter()
-            .map(|target| (target.base.authority(), target.base.uri.as_str()))
+            .map(|target| (target.base.authority().into_owned(), target.base.uri.as_str()))
             .collect();
         let want = [("a.example".to_owned(), ""), ("127.0.0.1:5000".to_owned(), "/hub")];
         assert_eq!(facts, want);

@@ -481,7 +481,7 @@ mod tests {
         assert_eq!(target(&base).url("/v2/?n=1").uri, "/hub/v2/?n=1");
         base.uri.clear();
         let url = target(&base).url("/v2/?n=1");
-        assert_eq!((url.authority().as_str(), url.uri.as_str()), ("a:8443", "/v2/?n=1"));
+        assert_eq!((url.authority().as_ref(), url.uri.as_str()), ("a:8443", "/v2/?n=1"));
     }
 
     #[test]

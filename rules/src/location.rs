@@ -1,6 +1,7 @@
 //! From a `Location` value, and the URL that was requested, to the URL that it means (RFC 9110,
 //! section 10.2.2, and RFC 3986, section 5).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -87,11 +88,11 @@ impl Url {
     }
 
     /// The `Host` of a request to this URL: the host, and the port unless it is the default.
-    pub fn authority(&self) -> String {
+    pub fn authority(&self) -> Cow<'_, str> {
         if self.port == self.scheme.default_port() {
-            self.host.clone()
+            Cow::Borrowed(&self.host)
         } else {
-            format!("{}:{}", self.host, self.port)
+            Cow::Owned(format!("{}:{}", self.host, self.port))
         }
     }
 
