@@ -65,14 +65,13 @@ impl Download {
         self.received == self.promise.length()
     }
 
-    /// Counts what is passed on; false if it is more than was promised.
-    fn take(&mut self, bytes: u64) -> bool {
+    /// Counts what is passed on, and says whether it makes the download whole; `None` if it is more
+    /// than was promised.
+    fn take(&mut self, bytes: u64) -> Option<bool> {
+        let was_whole = self.is_whole();
         let received = self.received.checked_add(bytes);
-        let Some(received) = received.filter(|sum| *sum <= self.promise.length()) else {
-            return false;
-        };
-        self.received = received;
-        true
+        self.received = received.filter(|sum| *sum <= self.promise.length())?;
+        Some(self.is_whole() && !was_whole)
     }
 }
 
@@ -308,17 +307,17 @@ fn pass(r: Request<'_>, chain: Chain<'_>, ctx: &mut RequestCtx) -> State {
     if download.state != State::Flowing {
         return download.state;
     }
-    let was_whole = download.is_whole();
-    let is_right = download.take(chain.length());
-    let is_whole = download.is_whole();
-    if is_right && (is_whole || r.upstream().is_some_and(Upstream::is_live)) {
-        if is_whole && !was_whole {
+    let taken = download.take(chain.length());
+    if let Some(completes) = taken
+        && (download.is_whole() || r.upstream().is_some_and(Upstream::is_live))
+    {
+        if completes {
             let begun = download.attempt.begun;
             origin::served(r, LocConf::of(r), ctx, begun);
         }
         return State::Flowing;
     }
-    if !is_right || chain.is_last() {
+    if taken.is_none() || chain.is_last() {
         download.state = State::Over;
         return State::Over;
     }
@@ -341,12 +340,11 @@ fn rest(r: Request<'_>, chain: Chain<'_>, next: impl FnOnce() -> ngx_int_t) -> n
             chain.discard();
             return OK;
         }
-        let was_whole = download.is_whole();
-        if !download.take(chain.length()) {
+        let Some(completes) = download.take(chain.length()) else {
             let who = origin::asked(&ctx);
             r.log(Level::Error, format_args!("{who}: sent more than the rest of a download"));
             return ERROR;
-        }
+        };
         let (is_whole, begun) = (download.is_whole(), download.attempt.begun);
         if !is_whole && r.upstream().is_none_or(|u| !u.is_live()) {
             note_end(r.main(), &mut ctx);
@@ -354,7 +352,7 @@ fn rest(r: Request<'_>, chain: Chain<'_>, next: impl FnOnce() -> ngx_int_t) -> n
         if !verify::permits(r, &mut ctx, chain) {
             return ERROR;
         }
-        if is_whole && !was_whole {
+        if completes {
             origin::served(r.main(), LocConf::of(r.main()), &ctx, begun);
         }
     }
