@@ -130,14 +130,21 @@ fn a_worker_without_connections_says_so_and_recovers() {
     run_out(|limit| format!("events {{ worker_connections {limit}; }}"), 24);
 }
 
-#[test]
-fn a_redirect_that_finds_no_descriptor_fails_as_a_registry_does() {
+/// A mirror whose worker has few descriptors, and a blob behind a redirect; `None` under valgrind,
+/// which does not enforce the limit.
+fn few_descriptors() -> Option<(Hub, Nginx, String)> {
     if Nginx::is_under_valgrind() {
-        return;
+        return None;
     }
     let hub = hub();
     let blob = format!("/v2/library/x/blobs/{}", hub.add_blob(b"blob"));
     let nginx = mirror(&hub, "worker_rlimit_nofile 28;").start();
+    Some((hub, nginx, blob))
+}
+
+#[test]
+fn a_redirect_that_finds_no_descriptor_fails_as_a_registry_does() {
+    let Some((_hub, nginx, blob)) = few_descriptors() else { return };
     let workers = nginx.workers();
     // The registry's connection is kept; the CDN needs a new one each time.
     let (open, end) = fill(&get(&nginx.url(&blob)));
@@ -150,12 +157,7 @@ fn a_redirect_that_finds_no_descriptor_fails_as_a_registry_does() {
 
 #[test]
 fn a_name_that_finds_no_descriptor_to_be_asked_with_fails_as_a_registry_does() {
-    if Nginx::is_under_valgrind() {
-        return;
-    }
-    let hub = hub();
-    let blob = format!("/v2/library/x/blobs/{}", hub.add_blob(b"blob"));
-    let nginx = mirror(&hub, "worker_rlimit_nofile 28;").start();
+    let Some((_hub, nginx, blob)) = few_descriptors() else { return };
     let workers = nginx.workers();
     assert_eq!(get(&nginx.url(MANIFEST)).send().status, 200);
     // All clients are taken that can be; one of them asks for what leads to a name.

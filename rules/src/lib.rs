@@ -8,8 +8,8 @@
 //! [`answer`] and [`body`] write and read what goes over the wire; [`error`] is what the client
 //! gets when nothing else is left. [`kind`] tells what a request asks for and [`owner`] on whose
 //! account; [`breaker`] remembers who fails or is limited, as [`limit`], [`retry_after`] and
-//! [`rate_limit`] read it from answers; [`metrics`] is the status page. [`directive`] turns the arguments of the module's directives
-//! into those types.
+//! [`rate_limit`] read it from answers; [`metrics`] is the status page. [`directive`] turns the
+//! arguments of the module's directives into those types.
 #![forbid(unsafe_code)]
 
 pub mod address;

@@ -209,9 +209,7 @@ impl Refusal {
             Self::Location(_) | Self::Hops(_) | Self::Loop => None,
         }
     }
-}
 
-impl Refusal {
     /// As the status page has it.
     pub fn as_reason(&self) -> &'static str {
         match self {

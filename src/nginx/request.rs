@@ -337,7 +337,7 @@ impl<'r> Request<'r> {
 
     /// Has nginx allow so many internal redirects.
     pub(crate) fn set_redirects_left(self, number: u32) {
-        // SAFETY: a bit-field of a live request, as above.
+        // SAFETY: a bit-field of a live request. At 0 nginx answers 500.
         unsafe { Bits::set_uri_changes_raw(self.bits(), number + 1) };
     }
 

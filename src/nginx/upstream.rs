@@ -269,10 +269,7 @@ impl<'r> Upstream<'r> {
             let is_freed = Bits::request_body_no_buffering_raw(self.request.as_ptr().cast()) != 0
                 && (*self.as_ptr()).request_sent() != 0;
             let chain = (*self.as_ptr()).request_bufs;
-            if is_freed {
-                return &[];
-            }
-            if chain.is_null() || (*chain).buf.is_null() {
+            if is_freed || chain.is_null() || (*chain).buf.is_null() {
                 return &[];
             }
             let buffer = (*chain).buf;
