@@ -102,6 +102,9 @@ pub(crate) enum Status {
 }
 
 impl Status {
+    /// How many there are.
+    pub(crate) const NUMBER: usize = Self::Bypass as usize + 1;
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "HIT",

@@ -12,11 +12,13 @@ use rules::metrics::{self, BUCKETS, OTHER, is_label, series};
 
 use crate::conf::LocConf;
 use crate::ctx::{Relation, RequestCtx};
+use crate::manifest::Status;
 use crate::module::Docker;
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
 use crate::nginx::shm::{Counter, Member, Zone};
 use crate::nginx::upstream::{Connection, Upstream};
+use crate::resume::Download;
 use crate::{breaker, origin};
 
 /// Backends that have counters of their own.
@@ -43,6 +45,8 @@ struct Found {
     /// The last one is of the sum.
     first_bytes: [[Slot; BUCKETS + 1]; KINDS],
     connections: [[Slot; 3]; ORIGINS.len()],
+    manifests: [Slot; Status::NUMBER],
+    gets_saved: Slot,
     redirects: HashMap<String, Counter>,
     /// Without a zone.
     hosts: HashSet<String>,
@@ -198,11 +202,15 @@ pub(crate) fn finished(r: Request<'_>) {
         Some(ctx) => ctx.counted.replace(u.id()) != Some(u.id()),
         None => true,
     });
-    if let Some(ctx) = &ctx {
-        count_features(zone, ctx);
+    let cached = ctx.as_ref().and_then(|ctx| ctx.manifest.status());
+    if let Some(download) = ctx.as_ref().and_then(|ctx| ctx.download.as_ref()) {
+        count_resumes(zone, download);
     }
 
     FOUND.with_borrow_mut(|found| {
+        if let Some(status) = cached {
+            found.count_manifest(zone, status);
+        }
         if let Some(time) = first_byte
             && let Some(slots) = found.first_bytes.get_mut(kind as usize)
         {
@@ -280,26 +288,25 @@ fn count_reason(r: Request<'_>, name: &str, reason: &str) {
     }
 }
 
-/// What the features know of a request that is over.
-fn count_features(zone: Zone, ctx: &RequestCtx) {
-    let of_result = |name: &str, result: &str| zone.counter(&series(name, &[("result", result)]));
-    if let Some(status) = ctx.manifest.status() {
-        add(of_result("docker_manifest_cache_total", status.as_str()), 1);
-        if status.saves_a_get() {
-            add(zone.counter("docker_manifest_gets_saved_total"), 1);
-        }
-    }
-    if let Some(download) = &ctx.download {
-        let (served, failed) = download.resumes();
-        for (result, number) in [("served", served), ("failed", failed)] {
-            if number > 0 {
-                add(of_result("docker_resumes_total", result), number);
-            }
+fn count_resumes(zone: Zone, download: &Download) {
+    let (served, failed) = download.resumes();
+    for (result, number) in [("served", served), ("failed", failed)] {
+        if number > 0 {
+            add(zone.counter(&series("docker_resumes_total", &[("result", result)])), number);
         }
     }
 }
 
 impl Found {
+    fn count_manifest(&mut self, zone: Zone, status: Status) {
+        let name = || series("docker_manifest_cache_total", &[("result", status.as_str())]);
+        count(self.manifests.get_mut(status as usize), zone, 1, name);
+        if status.saves_a_get() {
+            let name = || "docker_manifest_gets_saved_total".to_owned();
+            count(Some(&mut self.gets_saved), zone, 1, name);
+        }
+    }
+
     fn of_settings(&self, settings: usize) -> Option<usize> {
         self.settings.iter().find(|(known, _)| *known == settings).map(|(_, at)| *at)
     }
