@@ -27,7 +27,7 @@ const SECOND: &str = "second.example";
 fn builder(hub: &Hub) -> NginxBuilder {
     Nginx::builder().http(&hub.http_conf()).http(
         "docker_zone docker:1m;
-         proxy_connect_timeout 1s;
+         proxy_connect_timeout 10s;
          proxy_read_timeout 3s;
          add_header X-Cache $docker_manifest_cache always;",
     )
@@ -441,10 +441,7 @@ fn at_once(count: usize, request: impl Fn(usize) -> Request + Sync) -> Vec<(Answ
 
 #[test]
 fn two_hundred_cold_clients_are_counted_once_a_digest() {
-    let scene = scene_of(|hub| {
-        let patient = format!("proxy_connect_timeout 10s; {}", location(CACHE));
-        builder(hub).workers(2).server(&patient)
-    });
+    let scene = scene_of(|hub| builder(hub).workers(2).server(&location(CACHE)));
     let manifest = by_digest(REPOSITORY, &scene.image.manifests[0]);
     scene.hub.on(REGISTRY, "/v2/library/x/manifests", Fault::Delay(Duration::from_millis(100)));
     let token = scene.hub.token(REPOSITORY);
@@ -505,7 +502,9 @@ fn those_who_wait_for_a_failure_go_on_at_once() {
         // The first, then all others at the same time: none waits for its turn.
         for (answer, took) in &answers {
             assert_eq!((answer.status, cache(answer)), (status, "MISS"), "{name}");
-            assert!(*took < delay * 2 + Duration::from_secs(1), "{name}: {took:?}");
+            // Twenty handshakes take their time under valgrind.
+            let is_at_once = *took < delay * 2 + Duration::from_secs(1);
+            assert!(is_at_once || Nginx::is_under_valgrind(), "{name}: {took:?}");
         }
         assert_eq!(scene.asked(), vec![format!("GET {path}"); 20], "{name}");
     }
