@@ -1,5 +1,7 @@
 //! What a request to a registry asks for (OCI distribution-spec, "Endpoints").
 
+use crate::syntax;
+
 /// The longest repository name that is taken for one. The specification leaves it open, and
 /// mentions that many clients stop at 255 with the host in front.
 const MAX_NAME: usize = 255;
@@ -114,7 +116,7 @@ impl<'a> Request<'a> {
     /// is none of the registry's own, and has the path of a known realm or the query of the token
     /// specification.
     pub fn of(method: &[u8], uri: &'a [u8]) -> Self {
-        let (path, query) = match uri.iter().position(|byte| *byte == b'?') {
+        let (path, query) = match memchr::memchr(b'?', uri) {
             Some(at) => uri.split_at_checked(at).unwrap_or((uri, b"")),
             None => (uri, b"".as_slice()),
         };
@@ -182,7 +184,7 @@ fn registry(path: &[u8]) -> Option<Request<'_>> {
 }
 
 fn split_last(path: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = path.iter().rposition(|byte| *byte == b'/')?;
+    let at = memchr::memrchr(b'/', path)?;
     Some((path.get(..at)?, path.get(at + 1..)?))
 }
 
@@ -225,15 +227,15 @@ fn is_lower(byte: u8) -> bool {
 
 /// `<reference>` as a tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
 fn is_tag(tag: &[u8]) -> bool {
-    let is_first = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let is_first = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     tag.len() <= MAX_TAG
-        && tag.first().is_some_and(is_first)
-        && tag.iter().all(|byte| is_first(byte) || b".-".contains(byte))
+        && tag.first().is_some_and(|first| is_first(*first))
+        && syntax::all(tag, |byte| is_first(byte) || matches!(byte, b'.' | b'-'))
 }
 
 /// `algorithm ":" encoded` (OCI image-spec, "Digests").
 fn is_digest(digest: &[u8]) -> bool {
-    let Some(at) = digest.iter().position(|byte| *byte == b':') else { return false };
+    let Some(at) = memchr::memchr(b':', digest) else { return false };
     let (algorithm, encoded) = digest.split_at_checked(at).unwrap_or_default();
     let encoded = encoded.strip_prefix(b":").unwrap_or_default();
     let mut components = algorithm.split(|byte| b"+._-".contains(byte));

@@ -47,7 +47,8 @@ pub(crate) fn trim_ows(mut bytes: &[u8]) -> &[u8] {
 
 /// The media type in a `Content-Type`, without its parameters (RFC 9110, section 8.3.1).
 pub(crate) fn media_type(content_type: &[u8]) -> &[u8] {
-    trim_ows(content_type.split(|byte| *byte == b';').next().unwrap_or_default())
+    let end = memchr::memchr(b';', content_type).unwrap_or(content_type.len());
+    trim_ows(content_type.get(..end).unwrap_or_default())
 }
 
 /// `bytes` behind `prefix`, which may be written in any case.
