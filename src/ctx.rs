@@ -9,6 +9,7 @@ use rules::location::Url;
 
 use crate::breaker::Subject;
 use crate::manifest::Manifest;
+use crate::metrics::Counted;
 use crate::nginx::resolver::Lookup;
 use crate::nginx::upstream::Upstream;
 use crate::registry::Service;
@@ -29,8 +30,8 @@ pub(crate) struct RequestCtx {
     pub(crate) upstream: Option<usize>,
     /// The backend that is being asked, where its breaker matters.
     pub(crate) subject: Option<Subject>,
-    /// The primary's upstream that the status page has counted.
-    pub(crate) counted: Option<usize>,
+    /// What the status page has counted.
+    pub(crate) counted: Option<Counted>,
     /// How long it took until the answer to the client began, in milliseconds.
     pub(crate) first_byte: Option<u64>,
     /// Who is asked: 0 is the primary, then come the fallback targets.

@@ -100,22 +100,39 @@ fn count(slot: Option<&mut Slot>, zone: Zone, number: u64, name: impl FnOnce() -
     }
 }
 
-/// A backend is asked.
+/// The primary's upstream that was counted when it was asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Counted {
+    /// See `Upstream::id`.
+    upstream: usize,
+    kind: Kind,
+}
+
+/// A backend that the configuration does not name is asked.
 pub(crate) fn asked(r: Request<'_>, backend: Key, kind: Kind, name: impl FnOnce() -> String) {
     let Some(zone) = zone(r) else { return };
     FOUND.with_borrow_mut(|found| {
         let at = found.position(zone, backend, name);
-        if let Some(backend) = at.and_then(|at| found.backends.get_mut(at)) {
-            backend.count(zone, ASKED, kind, 1);
-        }
+        found.count(at, zone, ASKED, kind, 1);
     });
 }
 
 /// The primary was asked, by its upstream `u`, which may not have been counted yet.
 pub(crate) fn asked_primary(r: Request<'_>, ctx: &mut RequestCtx, u: Upstream<'_>) {
-    if zone(r).is_some() && ctx.counted.replace(u.id()) != Some(u.id()) {
-        asked(r, breaker::key(&u.backend()), kind_of(r, u.uri()), || name(u));
+    let Some(zone) = zone(r) else { return };
+    if counted(ctx, u).is_none() {
+        let kind = kind_of(r, u.uri());
+        ctx.counted = Some(Counted { upstream: u.id(), kind });
+        FOUND.with_borrow_mut(|found| {
+            let at = found.position_of(zone, r, u);
+            found.count(at, zone, ASKED, kind, 1);
+        });
     }
+}
+
+/// What was counted of the primary's upstream `u`.
+fn counted(ctx: &RequestCtx, u: Upstream<'_>) -> Option<Counted> {
+    ctx.counted.filter(|counted| counted.upstream == u.id())
 }
 
 fn kind_of(r: Request<'_>, uri: &[u8]) -> Kind {
@@ -178,30 +195,23 @@ pub(crate) fn answering(r: Request<'_>) {
 pub(crate) fn finished(r: Request<'_>) {
     let conf = LocConf::of(r);
     let Some(zone) = zone(r).filter(|_| r.is_main() && conf.is_counted()) else { return };
-    let mut ctx = r.ctx::<Docker>().and_then(|ctx| ctx.try_borrow_mut().ok());
+    let ctx = r.ctx::<Docker>().and_then(|ctx| ctx.try_borrow().ok());
     let is_primarys = |u: &Upstream<'_>| {
         !conf.is_follow && !r.is_cached() && u.is_proxied() && !u.is_run_time_origin()
     };
     let primary = r.upstream().filter(is_primarys);
     let left = ctx.as_ref().and_then(|ctx| origin::subject(r, ctx, &origin::first_uri(ctx)));
-    let kind = match (&left, primary) {
-        (Some(subject), _) => subject.kind(),
-        (None, Some(u)) => kind_of(r, u.uri()),
-        (None, None) => kind_of(r, r.client_uri()),
+    let counted = primary.zip(ctx.as_deref()).and_then(|(u, ctx)| counted(ctx, u));
+    let kind = match (&left, counted, primary) {
+        (Some(subject), ..) => subject.kind(),
+        (None, Some(counted), _) => counted.kind,
+        (None, None, Some(u)) => kind_of(r, u.uri()),
+        (None, None, None) => kind_of(r, r.client_uri()),
     };
-    // Most requests leave nobody, and their location names one backend.
-    let proxy = r.main_conf::<Docker>().proxy;
-    let is_locations = |u: &Upstream<'_>| proxy.is_some_and(|proxy| u.is_of(r.location(), proxy));
-    let settings =
-        primary.filter(|u| left.is_none() && is_locations(u)).and_then(Upstream::fixed_settings);
     let first_byte = match &ctx {
         Some(ctx) => ctx.first_byte,
         None => primary.and_then(Upstream::header_time),
     };
-    let is_asked = primary.is_some_and(|u| match &mut ctx {
-        Some(ctx) => ctx.counted.replace(u.id()) != Some(u.id()),
-        None => true,
-    });
     let cached = ctx.as_ref().and_then(|ctx| ctx.manifest.status());
     if let Some(download) = ctx.as_ref().and_then(|ctx| ctx.download.as_ref()) {
         count_resumes(zone, download);
@@ -219,25 +229,18 @@ pub(crate) fn finished(r: Request<'_>) {
             count(slots.get_mut(bucket), zone, 1, || name(&bucket.to_string()));
             count(slots.last_mut(), zone, time, || name(SUM));
         }
-        let at = settings.and_then(|settings| found.of_settings(settings)).or_else(|| {
-            let (backend, name) = match (&left, primary) {
-                (Some(subject), u) => (subject.backend(), u.map(name)),
-                (None, Some(u)) => (breaker::key(&u.backend()), Some(name(u))),
-                (None, None) => (NGINX, Some("nginx".to_owned())),
-            };
-            // It was counted when it was asked, or never was.
-            let name = || name.unwrap_or_else(|| OTHER.to_owned());
-            let at = found.position(zone, backend, name)?;
-            if let Some(settings) = settings.filter(|_| found.settings.len() < MAX_BACKENDS) {
-                found.settings.push((settings, at));
+        // Whom a request has left was counted when it was asked, or never was.
+        let at = match (&left, primary) {
+            (None, Some(u)) => found.position_of(zone, r, u),
+            (Some(subject), u) => {
+                found.position(zone, subject.backend(), || u.map_or(OTHER.to_owned(), name))
             }
-            Some(at)
-        });
-        let Some(backend) = at.and_then(|at| found.backends.get_mut(at)) else { return };
-        backend.count(zone, REQUESTS, kind, 1);
-        backend.count(zone, BYTES, kind, r.body_sent());
-        if is_asked {
-            backend.count(zone, ASKED, kind, 1);
+            (None, None) => found.position(zone, NGINX, || "nginx".to_owned()),
+        };
+        found.count(at, zone, REQUESTS, kind, 1);
+        found.count(at, zone, BYTES, kind, r.body_sent());
+        if primary.is_some() && counted.is_none() {
+            found.count(at, zone, ASKED, kind, 1);
         }
     });
 }
@@ -307,8 +310,28 @@ impl Found {
         }
     }
 
-    fn of_settings(&self, settings: usize) -> Option<usize> {
-        self.settings.iter().find(|(known, _)| *known == settings).map(|(_, at)| *at)
+    fn count(&mut self, at: Option<usize>, zone: Zone, what: usize, kind: Kind, number: u64) {
+        if let Some(backend) = at.and_then(|at| self.backends.get_mut(at)) {
+            backend.count(zone, what, kind, number);
+        }
+    }
+
+    /// Where the backend of a primary's upstream is. Most locations name one.
+    fn position_of(&mut self, zone: Zone, r: Request<'_>, u: Upstream<'_>) -> Option<usize> {
+        let proxy = r.main_conf::<Docker>().proxy;
+        let is_locations = proxy.is_some_and(|proxy| u.is_of(r.location(), proxy));
+        let settings = u.fixed_settings().filter(|_| is_locations);
+        let known = settings.and_then(|settings| {
+            self.settings.iter().find(|(known, _)| *known == settings).map(|(_, at)| *at)
+        });
+        if known.is_some() {
+            return known;
+        }
+        let at = self.position(zone, breaker::key(&u.backend()), || name(u))?;
+        if let Some(settings) = settings.filter(|_| self.settings.len() < MAX_BACKENDS) {
+            self.settings.push((settings, at));
+        }
+        Some(at)
     }
 
     /// Where the backend of this key is, or the one that stands for all others; `None`: there is no

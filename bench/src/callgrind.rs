@@ -11,9 +11,10 @@ use crate::hub;
 use crate::load::{self, Target, Until};
 use crate::mirror::{Modules, NAME, Setting, Text, Way};
 
-/// How many requests the count is the difference of.
+/// How many requests the count is the difference of; of large answers fewer do.
 const FEW: u64 = 50;
 const MANY: u64 = 450;
+const LARGE: u64 = 1 << 20;
 
 /// A child that does not outlive its owner.
 struct Guard(Child);
@@ -33,9 +34,10 @@ pub(crate) async fn instructions(
     path: &str,
     length: u64,
 ) -> f64 {
-    let few = total(way, setting, modules, path, length, FEW).await;
-    let many = total(way, setting, modules, path, length, MANY).await;
-    (many - few) / (MANY - FEW) as f64
+    let [few, many] = [FEW, MANY].map(|number| if length < LARGE { number } else { number / 10 });
+    let less = total(way, setting, modules, path, length, few).await;
+    let more = total(way, setting, modules, path, length, many).await;
+    (more - less) / (many - few) as f64
 }
 
 async fn total(
@@ -85,13 +87,18 @@ async fn total(
     };
     load::run(&target, 1, Until::Requests(requests), child.0.id()).await;
 
-    let quit = Command::new("kill").arg("-QUIT").arg(child.0.id().to_string()).status();
-    assert!(quit.is_ok_and(|status| status.success()), "nginx cannot be told to quit");
+    let pid = child.0.id().to_string();
+    // Told again until it ends: callgrind can lose a signal.
     let ended = support::until(Duration::from_secs(30), || {
+        let _ = Command::new("kill").arg("-QUIT").arg(&pid).status();
         child.0.try_wait().is_ok_and(|status| status.is_some())
     });
     assert!(ended, "nginx does not quit under valgrind:\n{}", log());
     let text = std::fs::read_to_string(&counted).expect("what callgrind counted");
+    if let Some(kept) = std::env::var_os("CALLGRIND_KEEP") {
+        let name = format!("{} {requests} {length}", way.name());
+        std::fs::write(Path::new(&kept).join(name), &text).expect("a profile is kept");
+    }
     let line = text.lines().find_map(|line| line.strip_prefix("summary: "));
     line.and_then(|number| number.trim().parse().ok()).expect("a sum")
 }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! `TEST_NGINX_BINARY` and `TEST_NGINX_MODULE` name nginx and the module. Everything talks to
-//! loopback addresses, at port 443 of some: run it as root.
+//! loopback addresses, at port 443 of some: run it as root. The profiles that instructions are
+//! counted from are left in the folder `CALLGRIND_KEEP`, for `callgrind_annotate`.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

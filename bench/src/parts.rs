@@ -410,18 +410,34 @@ async fn direct_client(origin: &Origin) -> Vec<String> {
 }
 
 async fn instructions(modules: &Modules, report: &mut Report) {
-    let origin = Origin::start(&[KIB, MIB]);
-    let layer = hub::blob(MIB);
+    let origin = Origin::start(&[KIB, MIB, 16 * MIB]);
+    let (layer, large) = (hub::blob(MIB), hub::blob(16 * MIB));
     let plain = Setting { origin: &origin, tls: false, far: false };
+    let encrypted = Setting { tls: true, ..plain };
     report.section(
         "Instructions",
-        "Counted by callgrind over plain HTTP, kept connections, for one request: the difference \
-         of a run with 450 and one with 50, divided by 400.",
+        "Counted by callgrind over kept connections, plain HTTP but where it says TLS, for one \
+         request: the difference of a run with 450 and one with 50, divided by 400; of blobs from \
+         1 MiB, 45 and 5.",
     );
     let count = |way, path: String, length| async move {
         callgrind::instructions(way, plain, modules, &path, length).await
     };
     let mut rows = Vec::new();
+    let mut compare = |what: &str, [without, with]: [f64; 2], most: Option<f64>| {
+        let more = (with / without - 1.0) * 100.0;
+        rows.push(vec![
+            what.to_owned(),
+            format!("{without:.0}"),
+            format!("{with:.0}"),
+            format!("{more:+.2} %"),
+        ]);
+        eprintln!("  {}", rows.last().expect("a row").join(" | "));
+        if let Some(most) = most {
+            let what = format!("instructions of {what}: more by");
+            report.target(&what, more, " %", Bound::AtMost(most));
+        }
+    };
     let manifest = hub::manifest();
     let size = hub::manifest_size();
     for (what, [with, without], path, length, most) in [
@@ -440,11 +456,11 @@ async fn instructions(modules: &Modules, report: &mut Report) {
             Some(3.0),
         ),
         (
-            "a blob of 1 MiB with docker_resume, against the module without",
-            [Way::Module, Way::Unresumed],
-            &*layer,
-            MIB,
-            Some(1.0),
+            "a manifest from memory, against a proxied one of a mirror with docker_zone",
+            [Way::Manifests, Way::Zone],
+            &*manifest,
+            size,
+            None,
         ),
         (
             "a manifest with docker_zone and docker_fallback, against the module without",
@@ -484,17 +500,16 @@ async fn instructions(modules: &Modules, report: &mut Report) {
     ] {
         let without = count(without, path.to_owned(), length).await;
         let with = count(with, path.to_owned(), length).await;
-        let more = (with / without - 1.0) * 100.0;
-        rows.push(vec![
-            what.to_owned(),
-            format!("{without:.0}"),
-            format!("{with:.0}"),
-            format!("{more:+.2} %"),
-        ]);
-        eprintln!("  {}", rows.last().expect("a row").join(" | "));
-        if let Some(most) = most {
-            let what = format!("instructions of {what}: more by");
-            report.target(&what, more, " %", Bound::AtMost(most));
+        compare(what, [without, with], most);
+    }
+    for (what, path, length) in [("1 MiB", layer, MIB), ("16 MiB", large, 16 * MIB)] {
+        for (how, setting, most) in
+            [("over plain HTTP", plain, None), ("by TLS, as of a CDN", encrypted, Some(1.0))]
+        {
+            let count = |way| callgrind::instructions(way, setting, modules, &path, length);
+            let what =
+                format!("a blob of {what} {how}, with docker_resume, against the module without");
+            compare(&what, [count(Way::Unresumed).await, count(Way::Module).await], most);
         }
     }
     report.table(&["", "without", "with", "more"], &rows);

@@ -38,7 +38,7 @@ impl Digest {
     /// what they address can be passed on, and not be checked.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let digits = text.strip_prefix(b"sha256:")?;
-        let is_lower = !digits.iter().any(u8::is_ascii_uppercase);
+        let is_lower = syntax::all(digits, |byte| !byte.is_ascii_uppercase());
         syntax::hex(digits).filter(|_| is_lower).map(Self)
     }
 

@@ -1,7 +1,5 @@
 //! What a request to a registry asks for (OCI distribution-spec, "Endpoints").
 
-use crate::syntax;
-
 /// The longest repository name that is taken for one. The specification leaves it open, and
 /// mentions that many clients stop at 255 with the host in front.
 const MAX_NAME: usize = 255;
@@ -163,7 +161,8 @@ fn registry(path: &[u8]) -> Option<Request<'_>> {
 
     // A name may hold any of these words: what counts is the end.
     let (rest, last) = split_last(path)?;
-    let (name, word) = split_last(rest)?;
+    // A word is short: no need to search as for the end of a digest.
+    let (name, word) = split_around(rest, rest.iter().rposition(|byte| *byte == b'/')?)?;
     let found = match word {
         b"manifests" if is_digest(last) => {
             Request { kind: Kind::Manifest, reference: last, digest: last, ..OTHER }
@@ -184,7 +183,10 @@ fn registry(path: &[u8]) -> Option<Request<'_>> {
 }
 
 fn split_last(path: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = memchr::memrchr(b'/', path)?;
+    split_around(path, memchr::memrchr(b'/', path)?)
+}
+
+fn split_around(path: &[u8], at: usize) -> Option<(&[u8], &[u8])> {
     Some((path.get(..at)?, path.get(at + 1..)?))
 }
 
@@ -207,18 +209,25 @@ fn is_token(path: &[u8], query: &[u8]) -> bool {
 
 /// `<name>`: components of lower-case letters and digits, which `.`, `_`, `__` or dashes join.
 pub(crate) fn is_name(name: &[u8]) -> bool {
-    let joins = |at: usize, separator: u8| {
-        let before = name.get(..at).unwrap_or_default();
-        match (separator, before) {
-            (b'/' | b'.' | b'_' | b'-', [.., last]) if is_lower(*last) => true,
-            (b'_', [.., last, b'_']) => is_lower(*last),
-            (b'-', [.., b'-']) => true,
-            _ => false,
-        }
-    };
-    name.len() <= MAX_NAME
-        && name.last().is_some_and(|last| is_lower(*last))
-        && name.iter().enumerate().all(|(at, byte)| is_lower(*byte) || joins(at, *byte))
+    #[derive(PartialEq)]
+    enum Behind {
+        Word,
+        /// Another `_` may follow.
+        Underscore,
+        Dash,
+        Separator,
+    }
+    let mut behind = Behind::Separator;
+    for byte in name {
+        behind = match (behind, byte) {
+            (_, b'a'..=b'z' | b'0'..=b'9') => Behind::Word,
+            (Behind::Word, b'/' | b'.') | (Behind::Underscore, b'_') => Behind::Separator,
+            (Behind::Word, b'_') => Behind::Underscore,
+            (Behind::Word | Behind::Dash, b'-') => Behind::Dash,
+            _ => return false,
+        };
+    }
+    name.len() <= MAX_NAME && behind == Behind::Word
 }
 
 fn is_lower(byte: u8) -> bool {
@@ -227,10 +236,9 @@ fn is_lower(byte: u8) -> bool {
 
 /// `<reference>` as a tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
 fn is_tag(tag: &[u8]) -> bool {
-    let is_first = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     tag.len() <= MAX_TAG
-        && tag.first().is_some_and(|first| is_first(*first))
-        && syntax::all(tag, |byte| is_first(byte) || matches!(byte, b'.' | b'-'))
+        && tag.first().is_some_and(|first| !matches!(first, b'.' | b'-'))
+        && tag.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
 /// `algorithm ":" encoded` (OCI image-spec, "Digests").

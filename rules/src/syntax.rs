@@ -65,10 +65,11 @@ pub(crate) fn decimal(digits: &str) -> Option<u64> {
 
 /// The value of a hexadecimal digit, in any case.
 pub(crate) fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
+    let decimal = digit.wrapping_sub(b'0');
+    let letter = (digit | 0x20).wrapping_sub(b'a');
+    match (decimal, letter) {
+        (0..=9, _) => Some(decimal),
+        (_, 0..=5) => Some(letter + 10),
         _ => None,
     }
 }
