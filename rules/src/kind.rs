@@ -164,10 +164,10 @@ fn registry(path: &[u8]) -> Option<Request<'_>> {
     // A word is short: no need to search as for the end of a digest.
     let (name, word) = split_around(rest, rest.iter().rposition(|byte| *byte == b'/')?)?;
     let found = match word {
+        b"manifests" if is_tag(last) => Request { kind: Kind::Manifest, reference: last, ..OTHER },
         b"manifests" if is_digest(last) => {
             Request { kind: Kind::Manifest, reference: last, digest: last, ..OTHER }
         }
-        b"manifests" if is_tag(last) => Request { kind: Kind::Manifest, reference: last, ..OTHER },
         b"blobs" if is_digest(last) => Request { kind: Kind::Blob, digest: last, ..OTHER },
         b"referrers" if is_digest(last) => Request { kind: Kind::Referrers, digest: last, ..OTHER },
         b"tags" if last == b"list" => Request { kind: Kind::Tags, ..OTHER },
