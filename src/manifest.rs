@@ -84,6 +84,11 @@ impl Manifest {
     pub(crate) fn status(&self) -> Option<Status> {
         self.status
     }
+
+    /// The request is for a manifest that may be kept.
+    pub(crate) fn is_exchange(&self) -> bool {
+        self.exchange.is_some()
+    }
 }
 
 /// Where the client's manifest comes from.

@@ -121,7 +121,10 @@ pub(crate) fn asked(r: Request<'_>, backend: Key, kind: Kind, name: impl FnOnce(
 pub(crate) fn asked_primary(r: Request<'_>, ctx: &mut RequestCtx, u: Upstream<'_>) {
     let Some(zone) = zone(r) else { return };
     if counted(ctx, u).is_none() {
-        let kind = kind_of(r, u.uri());
+        let kind = match ctx.manifest.is_exchange() {
+            true => Kind::Manifest,
+            false => kind_of(r, u.uri()),
+        };
         ctx.counted = Some(Counted { upstream: u.id(), kind });
         FOUND.with_borrow_mut(|found| {
             let at = found.position_of(zone, r, u);

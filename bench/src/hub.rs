@@ -93,6 +93,7 @@ impl Origin {
             map $connection_requests $is_first {{ default ""; 1 1; }}
             map $request_method $is_counted {{ default ""; GET 1; }}
             map $http_range $fresh {{ default ""; "~." "&Fresh=1"; }}
+            map $host $third {{ default '{third}'; }}
             map $arg_Fresh$http_range $has_expired {{ default ""; "~^bytes" 1; }}
             log_format handshake "$server_name $ssl_session_reused";
             access_log %prefix%/handshakes.log handshake if=$is_first;
@@ -117,6 +118,12 @@ impl Origin {
                     add_header Docker-Distribution-Api-Version registry/2.0;
                     return 200 '{MANIFEST}';
                 }}
+                location = /v2/library/app/manifests/index {{
+                    default_type application/vnd.oci.image.index.v1+json;
+                    add_header Docker-Content-Digest {index_digest};
+                    add_header Docker-Distribution-Api-Version registry/2.0;
+                    return 200 '$third$third$third';
+                }}
             }}
             server {{
                 listen {cdn}:443 ssl backlog=4096;
@@ -137,6 +144,8 @@ impl Origin {
             query = query(),
             expiring = digest(EXPIRING),
             digest = Digest::of(MANIFEST.as_bytes()),
+            third = index_third(),
+            index_digest = Digest::of(index_third().repeat(3).as_bytes()),
         );
         let nginx = Nginx::builder()
             .without_module()
@@ -277,4 +286,18 @@ pub(crate) fn manifest() -> String {
 /// How long it is, in bytes.
 pub(crate) fn manifest_size() -> u64 {
     MANIFEST.len() as u64
+}
+
+/// The path of an index of about ten kilobytes, such as Docker Hub's official images have.
+pub(crate) fn index() -> String {
+    "/v2/library/app/manifests/index".to_owned()
+}
+
+pub(crate) fn index_size() -> u64 {
+    3 * index_third().len() as u64
+}
+
+/// nginx reads no longer words. What is in an index is nobody's concern here.
+fn index_third() -> String {
+    MANIFEST.repeat(6)
 }

@@ -371,6 +371,11 @@ impl Mirror {
         self.target(&hub::manifest(), hub::manifest_size())
     }
 
+    /// The index.
+    pub(crate) fn index(&self) -> Target {
+        self.target(&hub::index(), hub::index_size())
+    }
+
     fn target(&self, path: &str, length: u64) -> Target {
         Target {
             address: ([127, 0, 0, 1], self.nginx.port()).into(),

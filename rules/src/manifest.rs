@@ -84,16 +84,18 @@ impl Described {
     ) -> Option<Self> {
         let (mut digest, mut media_type, mut length) = (None, None, None);
         for (name, value) in lines {
-            let once = if name.eq_ignore_ascii_case(b"Docker-Content-Digest") {
-                digest.replace(Digest::parse(value)?).is_none()
-            } else if name.eq_ignore_ascii_case(b"Content-Type") {
-                media_type.replace(value).is_none()
-            } else if name.eq_ignore_ascii_case(b"Content-Length") {
-                length.replace(str::from_utf8(value).ok()?.parse().ok()?).is_none()
-            } else if name.eq_ignore_ascii_case(b"Content-Encoding") {
-                value.eq_ignore_ascii_case(b"identity")
-            } else {
-                true
+            let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+            // All lengths differ: most lines are told by theirs.
+            let once = match name.len() {
+                12 if is("Content-Type") => media_type.replace(value).is_none(),
+                14 if is("Content-Length") => {
+                    length.replace(str::from_utf8(value).ok()?.parse().ok()?).is_none()
+                }
+                16 if is("Content-Encoding") => value.eq_ignore_ascii_case(b"identity"),
+                21 if is("Docker-Content-Digest") => {
+                    digest.replace(Digest::parse(value)?).is_none()
+                }
+                _ => true,
             };
             if !once {
                 return None;

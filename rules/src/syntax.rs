@@ -76,13 +76,14 @@ pub(crate) fn hex_digit(digit: u8) -> Option<u8> {
 
 /// Exactly `N` bytes, each written as two hexadecimal digits.
 pub(crate) fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if digits.len() != 2 * N {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        *byte = hex_digit(*high)? << 4 | hex_digit(*low)?;
-    }
-    Some(bytes)
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    let pairs: &[[u8; 2]; N] = pairs.try_into().ok()?;
+    // None stops it, as in `all`.
+    let mut is_hex = true;
+    let bytes = pairs.map(|[high, low]| {
+        let [high, low] = [high, low].map(hex_digit);
+        is_hex &= high.is_some() & low.is_some();
+        high.unwrap_or(0) << 4 | low.unwrap_or(0)
+    });
+    is_hex.then_some(bytes)
 }
