@@ -12,7 +12,7 @@ pub const TOKEN_KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef012
 /// A new directive of the `http` block has its line here.
 const HTTP: &str = "
 docker_zone       docker:1m;
-docker_keepalive  32;
+docker_keepalive  32 timeout=5s;
 docker_token_key  %prefix%/token.key;
 ";
 

@@ -319,7 +319,9 @@ impl Hub {
         );
         for name in [REGISTRY, AUTH, INDEX] {
             let address = self.address(name);
-            text.push_str(&format!("upstream {name} {{ server {address}:443; keepalive 16; }}\n"));
+            text.push_str(&format!(
+                "upstream {name} {{ server {address}:443; keepalive 16; keepalive_timeout 5s; }}\n"
+            ));
         }
         text
     }
