@@ -34,11 +34,17 @@ fn mirror(hub: &Hub) -> NginxBuilder {
 }
 
 fn mirror_with(zone: &str, hub: &Hub) -> NginxBuilder {
-    Nginx::builder().workers(2).http(&hub.http_conf()).http(zone).http(
-        "proxy_connect_timeout 1s;
-         proxy_read_timeout 1s;
-         add_header X-Fallback $docker_fallback always;",
-    )
+    let timeout = seconds(1);
+    Nginx::builder().workers(2).http(&hub.http_conf()).http(zone).http(&format!(
+        "proxy_connect_timeout {timeout}s;
+         proxy_read_timeout {timeout}s;
+         add_header X-Fallback $docker_fallback always;"
+    ))
+}
+
+/// So many, or more where nginx runs under valgrind.
+fn seconds(number: u32) -> u32 {
+    if Nginx::is_under_valgrind() { 10 * number } else { number }
 }
 
 /// An nginx with a zone and one location, which has these directives.
@@ -248,21 +254,22 @@ fn a_refused_token_uses_up_no_probe_and_no_quota() {
 #[test]
 fn a_limit_ends_when_it_says_and_one_request_tries() {
     let hub = hub();
-    hub.on(REGISTRY, MANIFESTS, pull_limit("1"));
+    let second = Duration::from_secs(seconds(1).into());
+    hub.on(REGISTRY, MANIFESTS, pull_limit(&second.as_secs().to_string()));
     let nginx = start(&hub, &fallback());
     let url = nginx.url(PATH);
     assert_served(&get(&url).send(), FIRST, "limited");
     hub.off(REGISTRY);
     // While one tries, which takes its time, the others do not wait.
-    hub.on_times(REGISTRY, MANIFESTS, 1, Fault::Delay(Duration::from_millis(500)));
+    hub.on_times(REGISTRY, MANIFESTS, 1, Fault::Delay(second / 2));
     let count = asked_by(&hub, || assert_served(&get(&url).send(), FIRST, "still"));
     assert_eq!(count, 0);
-    thread::sleep(Duration::from_millis(1100));
+    thread::sleep(second * 11 / 10);
 
     let count = asked_by(&hub, || {
         thread::scope(|scope| {
             let probe = scope.spawn(|| get(&url).send());
-            thread::sleep(Duration::from_millis(200));
+            thread::sleep(second / 5);
             assert_served(&get(&url).send(), FIRST, "meanwhile");
             assert_served(&probe.join().unwrap(), REGISTRY, "the probe");
         });

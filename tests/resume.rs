@@ -112,8 +112,7 @@ fn a_download_that_breaks_off_is_finished() {
 
 /// A time in milliseconds, longer where nginx runs under valgrind.
 fn ms(time: u64) -> u64 {
-    let is_slow = std::env::var("TEST_NGINX_BINARY").is_ok_and(|path| path.contains("valgrind"));
-    if is_slow { 20 * time } else { time }
+    if Nginx::is_under_valgrind() { 20 * time } else { time }
 }
 
 #[test]

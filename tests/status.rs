@@ -388,7 +388,8 @@ fn a_flood_of_names_takes_no_memory() {
         let asked = value(&after, &of("docker_upstream_requests_total", host, "manifest"));
         assert_eq!(asked, hub.counts(host).requests as f64, "{host}");
     }
-    assert!(grown < 1_500_000, "{grown}");
+    // valgrind's own memory grows too.
+    assert!(grown < 1_500_000 || Nginx::is_under_valgrind(), "{grown}");
 }
 
 #[test]
