@@ -301,11 +301,14 @@ pub(crate) fn complete(cf: Conf, hooks: &Hooks) -> Result<(), Refused> {
         cf.add_handler(HttpPhase::Rewrite, hooks.rewrite).map_err(|_| Refused)?;
     }
 
-    if main.zone().is_some() {
+    if main.has_status {
+        if main.zone().is_none() {
+            cf.emerg(format_args!(
+                "\"docker_status\" has nothing to show without a \"docker_zone\""
+            ));
+            return Err(Refused);
+        }
         cf.add_handler(HttpPhase::Log, hooks.log).map_err(|_| Refused)?;
-    } else if main.has_status {
-        cf.emerg(format_args!("\"docker_status\" has nothing to show without a \"docker_zone\""));
-        return Err(Refused);
     }
     on_cycle_end(cf, hooks.cycle_end).map_err(|_| Refused)?;
 

@@ -83,8 +83,10 @@ pub(crate) fn flush() {
     FOUND.with_borrow_mut(|found| *found = Found::default());
 }
 
+/// Where things are counted: only if there is a page that shows them.
 fn zone(r: Request<'_>) -> Option<Zone> {
-    r.main_conf::<Docker>().zone()
+    let main = r.main_conf::<Docker>();
+    main.zone().filter(|_| main.has_status)
 }
 
 fn add(counter: Option<Counter>, number: u64) {
@@ -253,7 +255,8 @@ pub(crate) fn finished(r: Request<'_>) {
 pub(crate) fn redirected(r: Request<'_>, host: &str) {
     const NAME: &str = "docker_redirects_total";
     let is_new = FOUND.with_borrow_mut(|found| {
-        let Some(zone) = zone(r) else {
+        // What was seen before is known to all workers, page or not.
+        let Some(zone) = r.main_conf::<Docker>().zone() else {
             return found.hosts.len() < MAX_HOSTS && found.hosts.insert(host.to_owned());
         };
         if let Some(counter) = found.redirects.get(host) {

@@ -223,6 +223,34 @@ fn nothing_is_forgotten_by_a_reload() {
     }
 }
 
+#[test]
+fn what_no_page_shows_is_not_counted() {
+    let hub = hub();
+    let nginx = mirror(&hub, "docker_zone docker:1m;").start();
+    let ask = || assert_eq!(get(&nginx.url(PATH)).send().status, 200);
+    ask();
+    let before = settled(&nginx, 1);
+
+    let reload = || {
+        nginx.reload();
+        wait_for("the old workers' end", || nginx.workers().len() == 2);
+    };
+    let file = nginx.prefix().join("nginx.conf");
+    let with_page = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, with_page.replace("docker_status;", "return 204;")).unwrap();
+    reload();
+    (0..5).for_each(|_| ask());
+    std::fs::write(&file, with_page).unwrap();
+    reload();
+
+    let after = page(&nginx);
+    for name in ["docker_requests_total", "docker_connections_opened_total"] {
+        assert_eq!(total(&after, name), total(&before, name), "{name}");
+    }
+    ask();
+    settled(&nginx, 2);
+}
+
 fn is_gauge(series: &str) -> bool {
     series.starts_with("docker_breaker") || series.starts_with("docker_ratelimit")
 }

@@ -42,6 +42,8 @@ pub(crate) enum Way {
     Verified,
     /// The module with a memory of who is limited.
     Zone,
+    /// The same, and what it does is counted.
+    Status,
     /// The module with a memory of manifests.
     Manifests,
     /// `proxy_pass` with variables, which nginx reads anew for each request.
@@ -68,6 +70,7 @@ impl Way {
             Self::Unresumed => "module without docker_resume",
             Self::Verified => "module, docker_verify",
             Self::Zone => "module with a zone",
+            Self::Status => "module with a zone and docker_status",
             Self::Manifests => "module, docker_manifest_cache",
             Self::Variable => "variables",
             Self::Registry => "module with a registry",
@@ -128,7 +131,7 @@ impl Setting<'_> {
 
     pub(crate) fn text(self, way: Way) -> Text {
         let mut text = self.text_with_module(way);
-        if !matches!(way, Way::Module | Way::Verified | Way::Zone) {
+        if !matches!(way, Way::Module | Way::Verified | Way::Zone | Way::Status | Way::Manifests) {
             let lines = text.common.lines().filter(|line| !line.trim().starts_with("docker_"));
             text.common = lines.collect::<Vec<_>>().join("\n");
         }
@@ -224,6 +227,14 @@ impl Setting<'_> {
                     common,
                 }
             }
+            Way::Status => {
+                let Text { http, server, common } = self.text(Way::Zone);
+                Text {
+                    http,
+                    server: format!("{server}\nlocation = /s {{ docker_status; }}"),
+                    common,
+                }
+            }
             Way::Manifests => {
                 let Text { http, server, common } = self.text(Way::Module);
                 Text {
@@ -308,6 +319,7 @@ impl Modules {
             | Way::Unresumed
             | Way::Verified
             | Way::Zone
+            | Way::Status
             | Way::Manifests
             | Way::Registry
             | Way::Registries

@@ -484,6 +484,13 @@ async fn instructions(modules: &Modules, report: &mut Report) {
             Some(3.0),
         ),
         (
+            "the same with docker_status, against the module without any",
+            [Way::Status, Way::Module],
+            &*manifest,
+            size,
+            None,
+        ),
+        (
             "a manifest with twelve registries declared, against one",
             [Way::Registries, Way::Registry],
             &*manifest,
