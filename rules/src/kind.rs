@@ -113,19 +113,26 @@ impl<'a> Request<'a> {
     /// name too: it is for the registry to say what that means. A request for a token is one that
     /// is none of the registry's own, and has the path of a known realm or the query of the token
     /// specification.
+    #[inline]
     pub fn of(method: &[u8], uri: &'a [u8]) -> Self {
+        // Most have no query. None can be mistaken for a part of what is found: a name has no `?`.
+        let found = uri.strip_prefix(b"/v2").and_then(registry);
+        found.unwrap_or_else(|| Self::with_query(uri)).by(method)
+    }
+
+    fn with_query(uri: &'a [u8]) -> Self {
         let (path, query) = match memchr::memchr(b'?', uri) {
             Some(at) => uri.split_at_checked(at).unwrap_or((uri, b"")),
             None => (uri, b"".as_slice()),
         };
-        let request = path.strip_prefix(b"/v2").and_then(registry).unwrap_or(Self {
+        path.strip_prefix(b"/v2").and_then(registry).unwrap_or(Self {
             kind: if is_token(path, query) { Kind::Token } else { Kind::Other },
             ..OTHER
-        });
-        request.by(method)
+        })
     }
 
     /// The request as its method makes it.
+    #[inline]
     fn by(self, method: &[u8]) -> Self {
         let kind = match (self.kind, method) {
             (Kind::Upload, _) | (_, b"GET" | b"HEAD") | (Kind::Token, b"POST") => self.kind,
@@ -152,6 +159,7 @@ const OTHER: Request<'static> = Request {
 };
 
 /// A request of the registry's API, by its path behind `/v2`.
+#[inline]
 fn registry(path: &[u8]) -> Option<Request<'_>> {
     let path = match path {
         b"" | b"/" => return Some(Request { kind: Kind::Ping, ..OTHER }),
@@ -209,25 +217,24 @@ fn is_token(path: &[u8], query: &[u8]) -> bool {
 
 /// `<name>`: components of lower-case letters and digits, which `.`, `_`, `__` or dashes join.
 pub(crate) fn is_name(name: &[u8]) -> bool {
-    #[derive(PartialEq)]
-    enum Behind {
-        Word,
-        /// Another `_` may follow.
-        Underscore,
-        Dash,
-        Separator,
-    }
-    let mut behind = Behind::Separator;
-    for byte in name {
-        behind = match (behind, byte) {
-            (_, b'a'..=b'z' | b'0'..=b'9') => Behind::Word,
-            (Behind::Word, b'/' | b'.') | (Behind::Underscore, b'_') => Behind::Separator,
-            (Behind::Word, b'_') => Behind::Underscore,
-            (Behind::Word | Behind::Dash, b'-') => Behind::Dash,
-            _ => return false,
+    let mut rest = name;
+    loop {
+        let end = rest.iter().position(|byte| !is_lower(*byte)).unwrap_or(rest.len());
+        rest = match rest.split_at_checked(end) {
+            None | Some(([], _)) => return false,
+            Some((_, [])) => return name.len() <= MAX_NAME,
+            Some((_, [b'/' | b'.', rest @ ..] | [b'_', b'_', rest @ ..] | [b'_', rest @ ..])) => {
+                rest
+            }
+            Some((_, dashes)) => {
+                let end = dashes.iter().position(|byte| *byte != b'-').unwrap_or(dashes.len());
+                match dashes.split_at_checked(end) {
+                    None | Some(([], _)) => return false,
+                    Some((_, rest)) => rest,
+                }
+            }
         };
     }
-    name.len() <= MAX_NAME && behind == Behind::Word
 }
 
 fn is_lower(byte: u8) -> bool {
@@ -238,7 +245,9 @@ fn is_lower(byte: u8) -> bool {
 fn is_tag(tag: &[u8]) -> bool {
     tag.len() <= MAX_TAG
         && tag.first().is_some_and(|first| !matches!(first, b'.' | b'-'))
-        && tag.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+        && tag.iter().all(
+            |byte| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-'),
+        )
 }
 
 /// `algorithm ":" encoded` (OCI image-spec, "Digests").
@@ -287,6 +296,15 @@ mod tests {
             ("upload", "/v2/a/b/blobs/uploads/", Kind::Upload, ["a/b", "", ""]),
             ("upload without a slash", "/v2/a/blobs/uploads", Kind::Upload, ["a", "", ""]),
             ("upload goes on", "/v2/a/blobs/uploads/1-f%2F?x=y", Kind::Upload, ["a", "", ""]),
+            ("query like a path", "/v2/?x=/a/manifests/b", Kind::Ping, ["", "", ""]),
+            ("after a tag", "/v2/a/manifests/b?ns=/c/tags/list", Kind::Manifest, ["a", "b", ""]),
+            ("after tags", "/v2/a/tags/list?last=/b/blobs/uploads/", Kind::Tags, ["a", "", ""]),
+            (
+                "after an upload",
+                "/v2/a/blobs/uploads/1?x=/blobs/uploads/2",
+                Kind::Upload,
+                ["a", "", ""],
+            ),
             (
                 "words in a name",
                 "/v2/blobs/manifests/tags/list",
