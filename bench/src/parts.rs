@@ -361,7 +361,7 @@ async fn counted(modules: &Modules, quick: bool, report: &mut Report) {
             report.target(what, trips, "", Bound::AtMost(1.1));
         }
     }
-    // The memory is in a zone, whose counters cost the same without it.
+    // The memory is in a zone: what that costs is none of the memory's.
     for (what, [_, _, proxied, kept]) in
         [("manifests of 0.5 kB", small), ("indexes of 10 kB", large)]
     {

@@ -217,24 +217,25 @@ fn is_token(path: &[u8], query: &[u8]) -> bool {
 
 /// `<name>`: components of lower-case letters and digits, which `.`, `_`, `__` or dashes join.
 pub(crate) fn is_name(name: &[u8]) -> bool {
-    let mut rest = name;
-    loop {
-        let end = rest.iter().position(|byte| !is_lower(*byte)).unwrap_or(rest.len());
-        rest = match rest.split_at_checked(end) {
-            None | Some(([], _)) => return false,
-            Some((_, [])) => return name.len() <= MAX_NAME,
-            Some((_, [b'/' | b'.', rest @ ..] | [b'_', b'_', rest @ ..] | [b'_', rest @ ..])) => {
-                rest
-            }
-            Some((_, dashes)) => {
-                let end = dashes.iter().position(|byte| *byte != b'-').unwrap_or(dashes.len());
-                match dashes.split_at_checked(end) {
-                    None | Some(([], _)) => return false,
-                    Some((_, rest)) => rest,
-                }
-            }
+    #[derive(PartialEq)]
+    enum Behind {
+        Word,
+        /// Another `_` may follow.
+        Underscore,
+        Dash,
+        Separator,
+    }
+    let mut behind = Behind::Separator;
+    for byte in name {
+        behind = match (behind, byte) {
+            (_, b'a'..=b'z' | b'0'..=b'9') => Behind::Word,
+            (Behind::Word, b'/' | b'.') | (Behind::Underscore, b'_') => Behind::Separator,
+            (Behind::Word, b'_') => Behind::Underscore,
+            (Behind::Word | Behind::Dash, b'-') => Behind::Dash,
+            _ => return false,
         };
     }
+    name.len() <= MAX_NAME && behind == Behind::Word
 }
 
 fn is_lower(byte: u8) -> bool {
