@@ -69,6 +69,7 @@ impl DockerRegistry {
             .arg("serve")
             .arg(file)
             .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
