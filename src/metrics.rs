@@ -242,10 +242,11 @@ pub(crate) fn finished(r: Request<'_>) {
             }
             (None, None) => found.position(zone, NGINX, || "nginx".to_owned()),
         };
-        found.count(at, zone, REQUESTS, kind, 1);
-        found.count(at, zone, BYTES, kind, r.body_sent());
+        let Some(backend) = at.and_then(|at| found.backends.get_mut(at)) else { return };
+        backend.count(zone, REQUESTS, kind, 1);
+        backend.count(zone, BYTES, kind, r.body_sent());
         if primary.is_some() && counted.is_none() {
-            found.count(at, zone, ASKED, kind, 1);
+            backend.count(zone, ASKED, kind, 1);
         }
     });
 }

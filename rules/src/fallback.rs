@@ -227,7 +227,7 @@ pub fn is_page(class: impl FnOnce() -> Class, status: u16, content_type: &[u8]) 
 
 /// Whether a `Content-Type` is that of a web page.
 pub fn is_html(content_type: &[u8]) -> bool {
-    syntax::media_type(content_type).eq_ignore_ascii_case(b"text/html")
+    syntax::is_media_type(content_type, b"text/html")
 }
 
 /// Which credentials of the client a target gets.

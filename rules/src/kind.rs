@@ -169,32 +169,33 @@ fn registry(path: &[u8]) -> Option<Request<'_>> {
 
     // A name may hold any of these words: what counts is the end.
     let (rest, last) = split_last(path)?;
-    // A word is short: no need to search as for the end of a digest.
-    let (name, word) = split_around(rest, rest.iter().rposition(|byte| *byte == b'/')?)?;
-    let found = match word {
-        b"manifests" if is_tag(last) => Request { kind: Kind::Manifest, reference: last, ..OTHER },
-        b"manifests" if is_digest(last) => {
-            Request { kind: Kind::Manifest, reference: last, digest: last, ..OTHER }
+    let (name, found) = if let Some(name) = rest.strip_suffix(b"/manifests") {
+        let found = Request { kind: Kind::Manifest, reference: last, ..OTHER };
+        match is_tag(last) {
+            true => (name, found),
+            false if is_digest(last) => (name, Request { digest: last, ..found }),
+            false => return None,
         }
-        b"blobs" if is_digest(last) => Request { kind: Kind::Blob, digest: last, ..OTHER },
-        b"referrers" if is_digest(last) => Request { kind: Kind::Referrers, digest: last, ..OTHER },
-        b"tags" if last == b"list" => Request { kind: Kind::Tags, ..OTHER },
-        b"blobs" if last == b"uploads" => Request { kind: Kind::Upload, ..OTHER },
+    } else if let Some(name) = rest.strip_suffix(b"/blobs") {
+        match last {
+            b"uploads" => (name, Request { kind: Kind::Upload, ..OTHER }),
+            _ if is_digest(last) => (name, Request { kind: Kind::Blob, digest: last, ..OTHER }),
+            _ => return None,
+        }
+    } else if let Some(name) = rest.strip_suffix(b"/tags").filter(|_| last == b"list") {
+        (name, Request { kind: Kind::Tags, ..OTHER })
+    } else if let Some(name) = rest.strip_suffix(b"/referrers").filter(|_| is_digest(last)) {
+        (name, Request { kind: Kind::Referrers, digest: last, ..OTHER })
+    } else {
         // With the number of an upload behind it, or with nothing.
-        b"uploads" => {
-            let name = name.strip_suffix(b"/blobs").filter(|name| is_name(name))?;
-            return Some(Request { kind: Kind::Upload, repository: name, ..OTHER });
-        }
-        _ => return None,
+        let name = rest.strip_suffix(b"/blobs/uploads")?;
+        (name, Request { kind: Kind::Upload, ..OTHER })
     };
     is_name(name).then_some(Request { repository: name, ..found })
 }
 
 fn split_last(path: &[u8]) -> Option<(&[u8], &[u8])> {
-    split_around(path, memchr::memrchr(b'/', path)?)
-}
-
-fn split_around(path: &[u8], at: usize) -> Option<(&[u8], &[u8])> {
+    let at = memchr::memrchr(b'/', path)?;
     Some((path.get(..at)?, path.get(at + 1..)?))
 }
 
@@ -217,38 +218,16 @@ fn is_token(path: &[u8], query: &[u8]) -> bool {
 
 /// `<name>`: components of lower-case letters and digits, which `.`, `_`, `__` or dashes join.
 pub(crate) fn is_name(name: &[u8]) -> bool {
-    #[derive(PartialEq)]
-    enum Behind {
-        Word,
-        /// Another `_` may follow.
-        Underscore,
-        Dash,
-        Separator,
-    }
-    let mut behind = Behind::Separator;
-    for byte in name {
-        behind = match (behind, byte) {
-            (_, b'a'..=b'z' | b'0'..=b'9') => Behind::Word,
-            (Behind::Word, b'/' | b'.') | (Behind::Underscore, b'_') => Behind::Separator,
-            (Behind::Word, b'_') => Behind::Underscore,
-            (Behind::Word | Behind::Dash, b'-') => Behind::Dash,
-            _ => return false,
-        };
-    }
-    name.len() <= MAX_NAME && behind == Behind::Word
-}
-
-fn is_lower(byte: u8) -> bool {
-    byte.is_ascii_lowercase() || byte.is_ascii_digit()
+    // A shift looks at the lowest five bits only of what stood before.
+    let end = name.iter().fold(SEPARATOR, |before, byte| row(*byte).wrapping_shr(before));
+    name.len() <= MAX_NAME && end & STATE == LOWER
 }
 
 /// `<reference>` as a tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
 fn is_tag(tag: &[u8]) -> bool {
     tag.len() <= MAX_TAG
         && tag.first().is_some_and(|first| !matches!(first, b'.' | b'-'))
-        && tag.iter().all(
-            |byte| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-'),
-        )
+        && all(tag, IN_TAG)
 }
 
 /// `algorithm ":" encoded` (OCI image-spec, "Digests").
@@ -258,10 +237,60 @@ fn is_digest(digest: &[u8]) -> bool {
     let encoded = encoded.strip_prefix(b":").unwrap_or_default();
     let mut components = algorithm.split(|byte| b"+._-".contains(byte));
     digest.len() <= MAX_DIGEST
-        && components.all(|part| !part.is_empty() && part.iter().copied().all(is_lower))
+        && components.all(|part| !part.is_empty() && all(part, IN_ALGORITHM))
         && !encoded.is_empty()
-        && encoded.iter().all(|byte| byte.is_ascii_alphanumeric() || b"=_-".contains(byte))
+        && all(encoded, IN_ENCODED)
 }
+
+fn all(bytes: &[u8], class: u32) -> bool {
+    bytes.iter().all(|byte| row(*byte) & class != 0)
+}
+
+fn row(byte: u8) -> u32 {
+    ROWS.get(usize::from(byte)).copied().unwrap_or_default()
+}
+
+// What may stand before a byte of a name, as where a row tells what then stands behind it.
+const STATE: u32 = 31;
+const REFUSED: u32 = 0;
+const LOWER: u32 = 5;
+/// Another `_` may follow.
+const UNDERSCORE: u32 = 10;
+const DASH: u32 = 15;
+/// So does a name begin.
+const SEPARATOR: u32 = 20;
+
+// Where a byte may stand besides.
+const IN_TAG: u32 = 1 << 25;
+const IN_ALGORITHM: u32 = 1 << 26;
+const IN_ENCODED: u32 = 1 << 27;
+
+/// A row a byte: each request has a hundred of them, and looking one up is the least to do.
+#[expect(clippy::indexing_slicing, reason = "the compiler looks at every row")]
+static ROWS: [u32; 256] = {
+    let mut rows = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        // Behind a letter, an underscore, a dash, and a separator.
+        let ([letter, underscore, dash, separator], classes) = match byte as u8 {
+            b'a'..=b'z' | b'0'..=b'9' => ([LOWER; 4], IN_TAG | IN_ALGORITHM | IN_ENCODED),
+            b'A'..=b'Z' => ([REFUSED; 4], IN_TAG | IN_ENCODED),
+            b'/' => ([SEPARATOR, REFUSED, REFUSED, REFUSED], 0),
+            b'.' => ([SEPARATOR, REFUSED, REFUSED, REFUSED], IN_TAG),
+            b'_' => ([UNDERSCORE, SEPARATOR, REFUSED, REFUSED], IN_TAG | IN_ENCODED),
+            b'-' => ([DASH, REFUSED, DASH, REFUSED], IN_TAG | IN_ENCODED),
+            b'=' => ([REFUSED; 4], IN_ENCODED),
+            _ => ([REFUSED; 4], 0),
+        };
+        rows[byte] = letter << LOWER
+            | underscore << UNDERSCORE
+            | dash << DASH
+            | separator << SEPARATOR
+            | classes;
+        byte += 1;
+    }
+    rows
+};
 
 #[cfg(test)]
 mod tests {

@@ -497,7 +497,7 @@ impl Registry {
 
 /// Whether a `Content-Type` is that of a form (HTML Living Standard, "URL-encoded form data").
 pub fn is_form(content_type: &[u8]) -> bool {
-    syntax::media_type(content_type).eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+    syntax::is_media_type(content_type, b"application/x-www-form-urlencoded")
 }
 
 /// What a field of a form means; `None` if it is no text.

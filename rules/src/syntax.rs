@@ -51,6 +51,13 @@ pub(crate) fn media_type(content_type: &[u8]) -> &[u8] {
     trim_ows(content_type.get(..end).unwrap_or_default())
 }
 
+/// Whether a `Content-Type` names this media type, whatever its parameters. The name is compared
+/// first: most are of another.
+pub(crate) fn is_media_type(content_type: &[u8], name: &[u8]) -> bool {
+    strip_prefix_any_case(trim_ows(content_type), name)
+        .is_some_and(|rest| matches!(trim_ows(rest).first(), None | Some(b';')))
+}
+
 /// `bytes` behind `prefix`, which may be written in any case.
 pub(crate) fn strip_prefix_any_case<'a>(bytes: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     let (head, rest) = bytes.split_at_checked(prefix.len())?;

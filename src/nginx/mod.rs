@@ -144,9 +144,9 @@ pub(crate) fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {
 
 /// A list of nginx: elements of `T` in linked parts.
 struct ListIter<T> {
-    part: *mut nginx_sys::ngx_list_part_t,
-    index: usize,
-    _element: core::marker::PhantomData<T>,
+    /// What is left of a part.
+    left: core::ops::Range<*mut T>,
+    next: *mut nginx_sys::ngx_list_part_t,
 }
 
 impl<T> ListIter<T> {
@@ -155,8 +155,8 @@ impl<T> ListIter<T> {
     /// `list` is initialized, holds elements of `T`, and lives as long as the iterator.
     unsafe fn new(list: *mut nginx_sys::ngx_list_t) -> Self {
         // SAFETY: the caller's promise; the first part is a field of the list.
-        let part = unsafe { ptr::addr_of_mut!((*list).part) };
-        Self { part, index: 0, _element: core::marker::PhantomData }
+        let next = unsafe { ptr::addr_of_mut!((*list).part) };
+        Self { left: ptr::null_mut()..ptr::null_mut(), next }
     }
 }
 
@@ -164,19 +164,21 @@ impl<T> Iterator for ListIter<T> {
     type Item = *mut T;
 
     fn next(&mut self) -> Option<*mut T> {
-        while !self.part.is_null() {
-            // SAFETY: `new`'s promise: parts are linked and hold `nelts` elements of `T`.
-            unsafe {
-                if !(*self.part).elts.is_null() && self.index < (*self.part).nelts {
-                    let element = (*self.part).elts.cast::<T>().add(self.index);
-                    self.index += 1;
-                    return Some(element);
-                }
-                self.part = (*self.part).next;
+        while self.left.is_empty() {
+            if self.next.is_null() {
+                return None;
             }
-            self.index = 0;
+            // SAFETY: `new`'s promise: parts are linked and hold `nelts` elements of `T`; a list
+            // that is all zero has one without any.
+            unsafe {
+                let elements = (*self.next).elts.cast::<T>();
+                self.left = elements..elements.wrapping_add((*self.next).nelts);
+                self.next = (*self.next).next;
+            }
         }
-        None
+        let element = self.left.start;
+        self.left.start = element.wrapping_add(1);
+        Some(element)
     }
 }
 
