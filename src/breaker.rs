@@ -4,7 +4,6 @@
 //! charged to the backend that leads there.
 
 use core::ffi::CStr;
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 
@@ -26,6 +25,7 @@ use crate::nginx::request::Request;
 use crate::nginx::shm::{Locked, Zone};
 use crate::nginx::upstream::Upstream;
 use crate::nginx::{now, unix_time};
+use crate::origin;
 
 /// `docker_breaker on | off [failures=number] ...`
 pub(crate) struct BreakerDirective;
@@ -261,20 +261,65 @@ pub(crate) fn look(zone: Zone, backend: Key) -> ([(&'static str, Breaker); BREAK
 
 /// Whether `subject` had better not be asked, and why. Else it is noted that it is.
 pub(crate) fn refuses(r: Request<'_>, conf: &LocConf, subject: &mut Subject) -> Option<Refusal> {
-    let zone = r.main_conf::<Docker>().zone()?;
-    conf.breaker()?;
+    let zone = r.main_conf::<Docker>().zone().filter(|_| conf.breaker().is_some())?;
+    zone.lock(|zone| refuses_in(zone, conf, subject))
+}
+
+fn refuses_in(zone: &mut Locked, conf: &LocConf, subject: &mut Subject) -> Option<Refusal> {
+    let mut known = Known::read(zone, subject);
+    let before = known.records;
     let reserve = conf.reserve.unwrap_or(0);
-    let (way, quota) = zone.lock(|zone| {
-        let mut known = Known::read(zone, subject);
-        let before = known.records;
-        let way = decide(&mut known.records, subject.class, reserve, subject.asked);
-        subject.is_clean = known.records.is_clean();
-        known.write(zone, subject, &before);
-        (way, before.quota)
-    });
+    let way = decide(&mut known.records, subject.class, reserve, subject.asked);
+    subject.is_clean = known.records.is_clean();
+    known.write(zone, subject, &before);
     match way {
-        Way::PassBy(reason) => Some(Refusal { reason, remaining: quota.remaining(subject.asked) }),
+        Way::PassBy(reason) => {
+            Some(Refusal { reason, remaining: before.quota.remaining(subject.asked) })
+        }
         Way::Ask | Way::Probe => None,
+    }
+}
+
+/// Who may be asked next.
+pub(crate) struct Candidate {
+    pub(crate) number: usize,
+    /// `None`: the primary.
+    pub(crate) subject: Option<Subject>,
+    pub(crate) is_passed_by: bool,
+}
+
+/// All who may be asked next, in turn, of whom those are passed by that had better not be.
+#[derive(Default)]
+pub(crate) struct Candidates {
+    all: Vec<Candidate>,
+    are_decided: bool,
+}
+
+impl Candidates {
+    pub(crate) fn new(all: Vec<Candidate>) -> Self {
+        Self { all, are_decided: false }
+    }
+
+    /// Who is left, once it is decided.
+    pub(crate) fn admitted(mut self, r: Request<'_>, conf: &LocConf) -> Vec<Candidate> {
+        if let Some(zone) = r.main_conf::<Docker>().zone()
+            && conf.breaker().is_some()
+            && !self.are_decided
+        {
+            zone.lock(|zone| self.decide(zone, conf));
+        }
+        self.all
+    }
+
+    fn decide(&mut self, zone: &mut Locked, conf: &LocConf) {
+        self.are_decided = true;
+        for candidate in self.all.iter_mut().take_while(|candidate| !candidate.is_passed_by) {
+            let subject = candidate.subject.as_mut();
+            if subject.and_then(|subject| refuses_in(zone, conf, subject)).is_none() {
+                break;
+            }
+            candidate.is_passed_by = true;
+        }
     }
 }
 
@@ -289,19 +334,25 @@ pub(crate) fn outcome(r: Request<'_>, uri: &str, u: Upstream<'_>) -> Outcome {
 
 /// Whether an answer of `u`, which counts as `outcome`, tells anything. That a backend serves is no
 /// news while nothing speaks against any.
-pub(crate) fn is_news(r: Request<'_>, conf: &LocConf, outcome: Outcome, u: Upstream<'_>) -> bool {
+pub(crate) fn is_news(
+    r: Request<'_>,
+    conf: &LocConf,
+    outcome: Outcome,
+    u: Option<Upstream<'_>>,
+) -> bool {
     r.main_conf::<Docker>().zone().is_some()
-        && (is_failure(outcome) || is_alert(r, conf) || remaining(u).is_some())
+        && (is_failure(outcome) || is_alert(r, conf) || u.and_then(remaining).is_some())
 }
 
-/// Upstream has answered `subject` with `outcome`. `host` is who is to blame.
-pub(crate) fn answered<'b>(
+/// Upstream has answered `subject` with `outcome`. `host` is who is to blame; of the candidates it
+/// is decided under the same mutex.
+pub(crate) fn answered(
     r: Request<'_>,
     conf: &LocConf,
     subject: &Subject,
     outcome: Outcome,
-    u: Upstream<'b>,
-    body: impl FnOnce() -> Cow<'b, [u8]>,
+    u: Upstream<'_>,
+    candidates: &mut Candidates,
     host: impl Fn() -> String,
 ) {
     let remaining = if subject.is_of_manifest() { remaining(u) } else { None };
@@ -315,10 +366,14 @@ pub(crate) fn answered<'b>(
         // The token was not looked at: whoever forged it has no say in its account's quota.
         subject.owner = subject.backend.with(ANYBODY);
     }
-    report(r, conf, &subject, host, |records, settings| {
+    let limit = (outcome == Outcome::Status(429)).then(|| {
+        let content_type = u.line("Content-Type").unwrap_or_default();
+        Limit::of(subject.class, content_type, &origin::body_so_far(u))
+    });
+    report(r, conf, &subject, candidates, host, |records, settings| {
         let (asked, now) = (subject.asked, now());
-        match outcome {
-            Outcome::Status(429) => {
+        match limit {
+            Some(limit) => {
                 let values =
                     u.lines().filter(|line| line.is("Retry-After")).map(|line| line.value());
                 let delay = retry_after::delay(
@@ -327,15 +382,14 @@ pub(crate) fn answered<'b>(
                     settings.retry_after,
                     settings.max_retry_after,
                 );
-                let content_type = u.line("Content-Type").unwrap_or_default();
-                match Limit::of(subject.class, content_type, &body()) {
+                match limit {
                     Limit::Pull => records.owner.limited(now, delay),
                     Limit::Abuse => records.backend.limited(now, delay),
                     Limit::Login => {}
                 }
             }
-            _ if is_failure(outcome) => records.class.failed(asked, now, settings),
-            _ => {
+            None if is_failure(outcome) => records.class.failed(asked, now, settings),
+            None => {
                 records.backend.succeeded(asked);
                 records.class.succeeded(asked);
             }
@@ -366,15 +420,21 @@ pub(crate) fn remaining(u: Upstream<'_>) -> Option<RateLimit> {
 
 /// All that `subject` was asked for has come.
 pub(crate) fn served(r: Request<'_>, conf: &LocConf, subject: &Subject, host: impl Fn() -> String) {
-    report(r, conf, subject, host, |records, _| {
+    report(r, conf, subject, &mut Candidates::default(), host, |records, _| {
         records.backend.succeeded(subject.asked);
         records.class.succeeded(subject.asked);
     });
 }
 
 /// Upstream has not answered `subject`, or not to the end.
-pub(crate) fn failed(r: Request<'_>, conf: &LocConf, subject: &Subject, host: impl Fn() -> String) {
-    report(r, conf, subject, host, |records, settings| {
+pub(crate) fn failed(
+    r: Request<'_>,
+    conf: &LocConf,
+    subject: &Subject,
+    candidates: &mut Candidates,
+    host: impl Fn() -> String,
+) {
+    report(r, conf, subject, candidates, host, |records, settings| {
         records.class.failed(subject.asked, now(), settings);
     });
 }
@@ -392,6 +452,7 @@ fn report(
     r: Request<'_>,
     conf: &LocConf,
     subject: &Subject,
+    candidates: &mut Candidates,
     host: impl Fn() -> String,
     change: impl FnOnce(&mut Records, &Settings),
 ) {
@@ -409,6 +470,7 @@ fn report(
         change(&mut known.records, &settings);
         let after = known.records;
         known.write(zone, subject, &before);
+        candidates.decide(zone, conf);
         (before, after)
     });
 

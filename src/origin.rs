@@ -24,7 +24,7 @@ use rules::redirect::Policy;
 use rules::request::{Carry, Head};
 use rules::{body, request, resolv};
 
-use crate::breaker::{Refusal, Subject};
+use crate::breaker::{Candidate, Candidates, Refusal, Subject};
 use crate::conf::{self, LocConf, MainConf, is_api};
 use crate::ctx::{Answer, Destination, Primary, Reach, Relation, RequestCtx, Stage};
 use crate::module::Docker;
@@ -316,7 +316,8 @@ fn pass_by(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, u: Upstream<'_>
         return None;
     }
     ctx.queue.pass_by(0);
-    let next = admitted(r, conf, ctx, targets, uri).filter(|next| !ctx.queue.passed_by(*next))?;
+    let next = choose(ctx, &candidates(r, conf, ctx, uri).admitted(r, conf))
+        .filter(|next| !ctx.queue.passed_by(*next))?;
     metrics::fell_back(r, reason.as_str());
     ctx.fallback_reason = Some(Cow::Borrowed(reason.as_str()));
     let told = format!("{}: not asked ({reason})", asked(ctx));
@@ -331,27 +332,35 @@ fn reason_as_outcome(reason: Reason) -> Outcome {
     }
 }
 
-/// Who comes next. Those whose breakers are open are passed by, as long as there are others.
-fn admitted(
-    r: Request<'_>,
-    conf: &LocConf,
-    ctx: &mut RequestCtx,
-    targets: &[Target],
-    uri: &str,
-) -> Option<usize> {
-    loop {
-        let next = ctx.queue.next(targets.len())?;
-        let Some(target) = targets.get(next.wrapping_sub(1)) else { return Some(next) };
-        if r.main_conf::<Docker>().zone().is_none() {
-            return Some(next);
+/// Who is left to be asked.
+fn candidates(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, uri: &str) -> Candidates {
+    let targets = targets(conf, ctx, uri);
+    let mut queue = ctx.queue;
+    let numbers = core::iter::from_fn(|| {
+        let number = queue.next(targets.len())?;
+        queue.ask(number);
+        Some(number)
+    });
+    let candidates = numbers.map(|number| {
+        let target = targets.get(number.wrapping_sub(1));
+        Candidate {
+            number,
+            subject: target.map(|target| Subject::of_target(r, target, uri)),
+            is_passed_by: ctx.queue.passed_by(number),
         }
-        let mut subject = Subject::of_target(r, target, uri);
-        if ctx.queue.passed_by(next) || breaker::refuses(r, conf, &mut subject).is_none() {
-            ctx.subject = Some(subject);
-            return Some(next);
-        }
-        ctx.queue.pass_by(next);
+    });
+    Candidates::new(candidates.collect())
+}
+
+/// Takes the first of the candidates. Those whose breakers are open are passed by, as long as
+/// there are others.
+fn choose(ctx: &mut RequestCtx, candidates: &[Candidate]) -> Option<usize> {
+    for candidate in candidates.iter().filter(|candidate| candidate.is_passed_by) {
+        ctx.queue.pass_by(candidate.number);
     }
+    let next = candidates.iter().find(|candidate| !candidate.is_passed_by).or(candidates.first())?;
+    ctx.subject = next.subject.or(ctx.subject);
+    Some(next.number)
 }
 
 /// Upstream has answered.
@@ -422,9 +431,8 @@ fn answered(
         Some(_) => Outcome::Error,
         None => breaker::outcome(r, &uri, u),
     };
-    report(r, conf, &ctx.borrow(), &uri, outcome, u);
     // One to go there, one to go on from there.
-    let step = step(r, conf, &mut ctx.borrow_mut(), &uri, outcome, 2);
+    let step = step(r, conf, &mut ctx.borrow_mut(), &uri, outcome, Some(u), 2);
     if step == Step::Answer && failure.is_none() {
         pass(r, &mut ctx.borrow_mut())?;
         return Ok(Verdict::Pass);
@@ -456,28 +464,30 @@ fn report(
     ctx: &RequestCtx,
     uri: &str,
     outcome: Outcome,
-    u: Upstream<'_>,
+    u: Option<Upstream<'_>>,
+    candidates: &mut Candidates,
 ) {
     if !breaker::is_news(r, conf, outcome, u) {
         return;
     }
     let Some(subject) = subject(r, ctx, uri) else { return };
-    if !breaker::is_failure(outcome) && (ctx.is_rest || is_for_later(r, conf, &subject, u)) {
+    let is_for_later = || u.is_some_and(|u| is_for_later(r, conf, &subject, u));
+    if !breaker::is_failure(outcome) && (ctx.is_rest || is_for_later()) {
         return;
     }
     let host = || backend(conf, ctx, uri);
-    match outcome {
-        Outcome::Status(_) | Outcome::Page => {
-            breaker::answered(r, conf, &subject, outcome, u, || body_so_far(u), host);
+    match (outcome, u) {
+        (Outcome::Status(_) | Outcome::Page, Some(u)) => {
+            breaker::answered(r, conf, &subject, outcome, u, candidates, host);
         }
-        Outcome::Error | Outcome::Timeout => breaker::failed(r, conf, &subject, host),
+        _ => breaker::failed(r, conf, &subject, candidates, host),
     }
 }
 
 /// The primary's answer goes to the client as it is.
 fn report_served(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
     let outcome = Outcome::Status(u.status());
-    if !breaker::is_news(r, conf, outcome, u) {
+    if !breaker::is_news(r, conf, outcome, Some(u)) {
         return;
     }
     let known = r.ctx::<Docker>().map(RefCell::borrow);
@@ -491,7 +501,7 @@ fn report_served(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
         return;
     }
     let host = || String::from_utf8_lossy(&u.authority()).into_owned();
-    breaker::answered(r, conf, &subject, outcome, u, || body_so_far(u), host);
+    breaker::answered(r, conf, &subject, outcome, u, &mut Candidates::default(), host);
 }
 
 /// Whether `u` has served is told at the end of its answer: a download may break off until then.
@@ -514,7 +524,8 @@ pub(crate) fn served(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, begun: u6
 pub(crate) fn broke_off(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, begun: u64) {
     let uri = first_uri(ctx);
     if let Some(subject) = subject(r, ctx, &uri) {
-        breaker::failed(r, conf, &subject.asked_by(begun), || backend(conf, ctx, &uri));
+        let subject = subject.asked_by(begun);
+        breaker::failed(r, conf, &subject, &mut Candidates::default(), || backend(conf, ctx, &uri));
     }
 }
 
@@ -560,26 +571,34 @@ fn pass(r: Request<'_>, ctx: &mut RequestCtx) -> Result<(), NoMemory> {
     }
 }
 
-/// What to do after the current target ended with `outcome`. Another is asked only while nginx
-/// allows so many internal redirects.
+/// What to do after the current target ended with `outcome`, and an answer of `u` if that is a
+/// status; the breaker is told. Another is asked only while nginx allows so many internal redirects.
 fn step(
     r: Request<'_>,
     conf: &LocConf,
     ctx: &mut RequestCtx,
     uri: &str,
     outcome: Outcome,
+    u: Option<Upstream<'_>>,
     redirects: u32,
 ) -> Step {
-    if ctx.is_rest {
-        // Who is asked next is decided where the rest is wanted.
-        return Step::Answer;
-    }
-    let targets = targets(conf, ctx, uri);
-    ctx.queue.ask(ctx.target);
-    let next = ctx.queue.next(targets.len()).filter(|_| r.redirects_left() >= redirects);
-    match fallback::decide(r, outcome, ctx.target, next, &conf.conditions()) {
-        Step::Next(next) => Step::Next(admitted(r, conf, ctx, targets, uri).unwrap_or(next)),
-        step => step,
+    // Who is asked next for the rest of a download is decided where that is wanted.
+    let step = if ctx.is_rest {
+        Step::Answer
+    } else {
+        ctx.queue.ask(ctx.target);
+        let next = ctx.queue.next(targets(conf, ctx, uri).len());
+        let next = next.filter(|_| r.redirects_left() >= redirects);
+        fallback::decide(r, outcome, ctx.target, next, &conf.conditions())
+    };
+    let mut left = match step {
+        Step::Next(_) => candidates(r, conf, ctx, uri),
+        Step::Answer | Step::Original => Candidates::default(),
+    };
+    report(r, conf, ctx, uri, outcome, u, &mut left);
+    match step {
+        Step::Next(next) => Step::Next(choose(ctx, &left.admitted(r, conf)).unwrap_or(next)),
+        Step::Answer | Step::Original => step,
     }
 }
 
@@ -744,7 +763,7 @@ fn whole_body(u: Upstream<'_>) -> Body<'_> {
 }
 
 /// What is there of the body.
-fn body_so_far(u: Upstream<'_>) -> Cow<'_, [u8]> {
+pub(crate) fn body_so_far(u: Upstream<'_>) -> Cow<'_, [u8]> {
     match whole_body(u) {
         Body::Whole(body) => body,
         Body::Partial | Body::Surplus => Cow::Borrowed(u.received()),
@@ -937,10 +956,7 @@ pub(crate) fn preaccess(r: Request<'_>, answer: Handler, content: Handler, ask: 
                 if r.add_upstream_state(&host(&ctx), 502).is_err() {
                     return Phase::Status(500);
                 }
-                if let Some(subject) = subject(r, &ctx, &uri) {
-                    breaker::failed(r, conf, &subject, || backend(conf, &ctx, &uri));
-                }
-                let step = step(r, conf, &mut ctx, &uri, Outcome::Error, 1);
+                let step = step(r, conf, &mut ctx, &uri, Outcome::Error, None, 1);
                 go_on(r, conf, &mut ctx, &uri, step, Outcome::Error, Some(why))
             }
             Stage::Primary | Stage::Asking(_) => match gave_up(r, conf, ways, ctx) {
@@ -1019,8 +1035,7 @@ fn gave_up(
         (false, _) => (Outcome::Error, u.failure()),
     };
     let failure = failure.map(|failure| format!("{}: {}", asked(&ctx), failure.as_str()));
-    report(r, conf, &ctx, &uri, outcome, u);
-    let step = step(r, conf, &mut ctx, &uri, outcome, 1);
+    let step = step(r, conf, &mut ctx, &uri, outcome, Some(u), 1);
     // Upstream's own answer is intercepted where the user has a page for it, or for our sake alone.
     let is_passed = u.status() == status && !ways.twin.has_error_page(status);
     let is_first = ctx.outcomes.is_empty();
