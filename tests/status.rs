@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -203,6 +204,36 @@ fn fallbacks_breakers_and_refusals_are_on_the_page() {
     for (series, want) in rows {
         assert_eq!(value(&page, &series), want, "{series}");
     }
+}
+
+#[test]
+fn a_request_takes_the_mutex_twice_at_most() {
+    let hub = hub();
+    let nginx = mirror(&hub, "docker_zone docker:1m;").workers(1).start();
+    let limit = Response::error(429, "TOOMANYREQUESTS", "x").header("Retry-After", "1");
+    let ask = || assert_eq!(get(&nginx.url(PATH)).send().status, 200);
+    let probe = || {
+        thread::sleep(Duration::from_millis(1100));
+        ask();
+    };
+    let locks = || value(&page(&nginx), "docker_zone_locks_total");
+    // The page takes it too, as often each time; and a worker looks for each counter once, such as
+    // for one of those that times are sorted into.
+    let locks_of = |act: &dyn Fn()| {
+        let once = |_| {
+            let (first, before) = (locks(), locks());
+            act();
+            locks() - before - (before - first)
+        };
+        (0..3).map(once).fold(f64::INFINITY, f64::min)
+    };
+
+    assert_eq!(locks_of(&ask), 1., "the quota is noted");
+    hub.on(REGISTRY, PATH, Fault::Answer(limit.into()));
+    assert_eq!(locks_of(&ask), 2., "the registry is passed by");
+    let before = hub.counts(REGISTRY).requests;
+    assert_eq!(locks_of(&probe), 2., "the registry is asked, and still limited");
+    assert_eq!(hub.counts(REGISTRY).requests - before, 3);
 }
 
 #[test]
@@ -408,7 +439,10 @@ fn a_flood_of_names_takes_no_memory() {
     flood(1);
     flood(2);
     let after = settled(&nginx, 3 * THREADS * EACH);
-    assert_eq!(after.len(), before.len(), "{after:#?}");
+    // What becomes of connections has names of the module's own, and some are met late.
+    let new = after.keys().filter(|series| !before.contains_key(*series));
+    let new = new.filter(|series| !series.starts_with("docker_connections_"));
+    assert_eq!(new.collect::<Vec<_>>(), Vec::<&String>::new());
     let grown = nginx.memory().saturating_sub(memory);
     let free = value(&after, "docker_zone_free_bytes");
     println!("{} series, {free} bytes of 256k free, workers grew by {grown} bytes", after.len());

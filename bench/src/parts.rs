@@ -488,7 +488,7 @@ async fn instructions(modules: &Modules, report: &mut Report) {
             [Way::Status, Way::Module],
             &*manifest,
             size,
-            None,
+            Some(3.0),
         ),
         (
             "a manifest with twelve registries declared, against one",
