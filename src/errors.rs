@@ -42,7 +42,7 @@ pub(crate) fn entered(r: Request<'_>) {
 
 /// Writes the header of an error anew; returns the body that belongs to it. `None`: the answer is
 /// no error, or stays as it is.
-pub(crate) fn filter(r: Request<'_>) -> Result<Option<Vec<u8>>, NoMemory> {
+pub(crate) fn filter(r: Request<'_>) -> Result<Option<&[u8]>, NoMemory> {
     let status = r.response_status();
     if status < 400 || !r.is_main() || r.is_post_action() || !acts(r) {
         return Ok(None);
@@ -66,7 +66,7 @@ pub(crate) fn filter(r: Request<'_>) -> Result<Option<Vec<u8>>, NoMemory> {
     let body = body(r, status, &message);
     let status_line = error::status_line(status, &message);
     r.set_response(status, status_line.as_deref(), b"application/json", body.len())?;
-    Ok(Some(body))
+    r.keep(&body).map(Some)
 }
 
 /// The body of an error that is told in this way.

@@ -26,7 +26,7 @@ use crate::nginx::conf::{Conf, Directive, SetError};
 use crate::nginx::request::{Handler, Request};
 use crate::nginx::shm::{Locked, Zone};
 use crate::nginx::timer::Timer;
-use crate::nginx::{DONE, ERROR, now};
+use crate::nginx::{DONE, ERROR, now, process_id};
 use crate::origin::{self, Phase};
 
 /// How often those look who wait for others, in milliseconds.
@@ -146,7 +146,7 @@ struct Exchange {
     /// The others wait for this request.
     lead: Option<Lead>,
     /// The manifest on its way to the client.
-    capture: Option<Capture>,
+    capture: Option<Box<Capture>>,
     /// Of the record about anonymous clients, if this client is one and upstream has granted it
     /// what it asked for.
     anonymous: Option<[u64; 2]>,
@@ -331,7 +331,7 @@ fn begin(r: Request<'_>, cache: ManifestCache) -> Option<Manifest> {
 /// A number that no other request in any worker has, and not 0.
 fn new_id() -> u64 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    u64::from(std::process::id()) << 32 | u64::from(NEXT.fetch_add(1, Ordering::Relaxed))
+    u64::from(process_id()) << 32 | u64::from(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Exchange {
@@ -378,8 +378,8 @@ impl Exchange {
         if age > time {
             return None;
         }
-        let bytes = zone.blob([low, high])?;
-        let kept = Kept::read(&bytes)?;
+        let bytes = zone.blob(r, [low, high])?;
+        let kept = Kept::read(bytes)?;
         let warning = manifest::warning(&asked.host, age);
         let mut lines =
             vec![(b"Docker-Content-Digest".to_vec(), kept.digest.to_string().into_bytes())];
@@ -429,17 +429,17 @@ fn remember(zone: Zone, key: [u64; 2], kept: &Kept<'_>) {
 }
 
 /// What the header filter does with an answer.
-pub(crate) enum Verdict {
+pub(crate) enum Verdict<'r> {
     /// It goes on to the client.
     Pass,
     /// The request has left.
     Left,
     /// This body goes behind its header.
-    Serve(Vec<u8>),
+    Serve(&'r [u8]),
 }
 
 /// Sees the header of every answer that goes on.
-pub(crate) fn header_filter(r: Request<'_>) -> Verdict {
+pub(crate) fn header_filter(r: Request<'_>) -> Verdict<'_> {
     if !r.main_conf::<Docker>().caches_manifests || !r.is_main() {
         return Verdict::Pass;
     }
@@ -476,11 +476,11 @@ fn granted_to(r: Request<'_>, ctx: &RefCell<RequestCtx>) -> Option<Described> {
 }
 
 /// The body of the manifest that upstream has granted, if it is in memory.
-fn serve(r: Request<'_>, ctx: &RefCell<RequestCtx>, granted: &Described) -> Option<Vec<u8>> {
+fn serve<'r>(r: Request<'r>, ctx: &RefCell<RequestCtx>, granted: &Described) -> Option<&'r [u8]> {
     let mut ctx = ctx.borrow_mut();
     let Exchange { cache, reference, .. } = ctx.manifest.exchange.as_ref()?;
-    let mut bytes = cache.zone.blob(manifest::key(&granted.digest).0)?;
-    let kept = Kept::read(&bytes).filter(|kept| granted.grants(kept))?;
+    let bytes = cache.zone.blob(r, manifest::key(&granted.digest).0)?;
+    let kept = Kept::read(bytes).filter(|kept| granted.grants(kept))?;
     if cache.stale.is_some()
         && let Some(asked) = asked(r, &ctx).filter(|asked| asked.is_anonymous)
     {
@@ -490,10 +490,8 @@ fn serve(r: Request<'_>, ctx: &RefCell<RequestCtx>, granted: &Described) -> Opti
         Reference::Digest(_) => Status::Hit,
         Reference::Tag => Status::Revalidated,
     };
-    let before = bytes.len() - kept.body.len();
-    bytes.drain(..before);
     ctx.manifest.status = Some(from);
-    Some(bytes)
+    Some(kept.body)
 }
 
 /// HEAD has ended with `status`, and granted no manifest that is in memory. The request is the
@@ -551,6 +549,7 @@ fn begin_capture(r: Request<'_>, ctx: &RefCell<RequestCtx>) {
         let ctx = ctx.borrow();
         let Some(Exchange { cache, reference, .. }) = &ctx.manifest.exchange else { return };
         let capture = granted(r, reference).and_then(|granted| Capture::new(granted, cache.max));
+        let capture = capture.map(Box::new);
         let asked = cache.stale.filter(|_| capture.is_some()).and_then(|_| asked(r, &ctx));
         (capture, asked)
     };

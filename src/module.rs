@@ -163,7 +163,7 @@ unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
         // SAFETY: the request that we were given.
         let rc = unsafe { filter::next_header(r) };
         if let Some(body) = kept.or(error) {
-            return request.send_instead(rc, &body);
+            return request.send_instead(rc, body);
         }
         resume::begin(request, rc);
         verify::begin(request, rc);

@@ -128,6 +128,12 @@ pub(crate) fn unix_time() -> u64 {
     unsafe { u64::try_from((*nginx_sys::ngx_cached_time).sec).unwrap_or(0) }
 }
 
+/// The process's number, without asking the kernel.
+pub(crate) fn process_id() -> u32 {
+    // SAFETY: nginx sets it when a process begins.
+    unsafe { nginx_sys::ngx_pid.cast_unsigned() }
+}
+
 /// Runs a callback's body; a panic, which would abort the worker and all its connections, becomes
 /// `fallback` and an `alert` in the log. The last line of defence: nothing is known to panic.
 pub(crate) fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {

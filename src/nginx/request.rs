@@ -627,8 +627,15 @@ impl<'r> Request<'r> {
         }
     }
 
-    /// Sends the header and a whole body from memory; returns what a content handler returns.
+    /// Copies `data` into the request's memory.
+    pub(crate) fn keep(self, data: &[u8]) -> Result<&'r [u8], NoMemory> {
+        // SAFETY: the pool lives as long as the request.
+        unsafe { Ok(bytes(copy(self.pool(), data)?)) }
+    }
+
+    /// Sends the header and a whole body; returns what a content handler returns.
     pub(crate) fn send(self, body: &[u8]) -> ngx_int_t {
+        let Ok(body) = self.keep(body) else { return ERROR };
         // SAFETY: a live request whose header was not sent yet.
         let rc = unsafe { ngx_http_send_header(self.as_ptr()) };
         self.send_body(rc, body)
@@ -637,30 +644,31 @@ impl<'r> Request<'r> {
     /// Sends `body` instead of the one that whoever is sending the header holds: they take the
     /// answer for one that has none, as to a HEAD. For a header filter, with what the next one has
     /// returned; returns what the filter returns.
-    pub(crate) fn send_instead(self, rc: ngx_int_t, body: &[u8]) -> ngx_int_t {
+    pub(crate) fn send_instead(self, rc: ngx_int_t, body: &'r [u8]) -> ngx_int_t {
         let rc = self.send_body(rc, body);
         // SAFETY: a bit of a live request.
         unsafe { Bits::set_header_only_raw(self.bits(), 1) };
         rc
     }
 
-    /// Sends a whole body from memory behind a header, which was sent with the result `rc`.
-    fn send_body(self, rc: ngx_int_t, body: &[u8]) -> ngx_int_t {
-        // SAFETY: a live request whose header was sent; buffer and link come from its pool and are
-        // written whole.
+    /// Sends a whole body, of the request's memory, behind a header, which was sent with the result
+    /// `rc`.
+    fn send_body(self, rc: ngx_int_t, body: &'r [u8]) -> ngx_int_t {
+        // SAFETY: a live request whose header was sent; the buffer comes from its pool and is
+        // written whole. Nobody writes to a buffer that is `memory`.
         unsafe {
             if rc == ERROR || rc > OK || Bits::header_only_raw(self.bits()) != 0 {
                 return rc;
             }
-            let Ok(text) = copy(self.pool(), body) else { return ERROR };
             let buffer =
                 nginx_sys::ngx_pcalloc(self.pool(), size_of::<ngx_buf_t>()).cast::<ngx_buf_t>();
             if buffer.is_null() {
                 return ERROR;
             }
-            (*buffer).pos = text.data;
-            (*buffer).last = text.data.add(text.len);
-            (*buffer).set_memory(u32::from(text.len > 0));
+            let body = body.as_ptr_range();
+            (*buffer).pos = body.start.cast_mut();
+            (*buffer).last = body.end.cast_mut();
+            (*buffer).set_memory(u32::from(!body.is_empty()));
             (*buffer).set_last_buf(u32::from(self.is_main()));
             (*buffer).set_last_in_chain(1);
             let mut chain = ngx_chain_t { buf: buffer, next: ptr::null_mut() };

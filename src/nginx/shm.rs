@@ -15,12 +15,13 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::collections::HashMap;
 
 use nginx_sys::{
-    ngx_cycle, ngx_int_t, ngx_pagesize, ngx_shared_memory_add, ngx_shm_zone_t, ngx_shmtx_lock,
-    ngx_shmtx_trylock, ngx_shmtx_unlock, ngx_slab_alloc_locked, ngx_slab_calloc_locked,
-    ngx_slab_free_locked, ngx_slab_pool_t,
+    ngx_cycle, ngx_int_t, ngx_pagesize, ngx_pnalloc, ngx_shared_memory_add, ngx_shm_zone_t,
+    ngx_shmtx_lock, ngx_shmtx_trylock, ngx_shmtx_unlock, ngx_slab_alloc_locked,
+    ngx_slab_calloc_locked, ngx_slab_free_locked, ngx_slab_pool_t,
 };
 
 use super::conf::{Conf, SetError};
+use super::request::Request;
 use super::{ERROR, ListIter, Module, OK, bytes, copy, guard, log};
 
 /// A name that takes more than this is cut, and shares its counter with what begins like it.
@@ -289,25 +290,27 @@ impl Zone {
         unsafe { (*self.root()).watched_until.fetch_max(until, Ordering::Relaxed) };
     }
 
-    /// A copy of the bytes kept under `key`.
-    pub(crate) fn blob(self, key: [u64; 2]) -> Option<Vec<u8>> {
+    /// A copy of the bytes kept under `key`, in the memory of `r`.
+    pub(crate) fn blob(self, r: Request<'_>, key: [u64; 2]) -> Option<&[u8]> {
         let node = self.lock(|locked| locked.pin(key))?;
-        // SAFETY: a pinned blob is neither freed nor changed.
+        // SAFETY: a pinned blob is neither freed nor changed; the allocation has room for all of it,
+        // and what is returned of it is written.
         let copied = unsafe {
             let mut rest = (*node).len as usize;
-            let mut copied = Vec::with_capacity(rest);
-            let mut piece = (*node).pieces;
-            while rest > 0 && !piece.is_null() {
+            let start = ngx_pnalloc(r.pool(), rest).cast::<u8>();
+            let (mut end, mut piece) = (start, (*node).pieces);
+            while rest > 0 && !start.is_null() && !piece.is_null() {
                 let len = piece_room(rest).min(rest);
-                let data = piece.add(1).cast::<u8>();
-                copied.extend_from_slice(core::slice::from_raw_parts(data, len));
+                ptr::copy_nonoverlapping(piece.add(1).cast::<u8>(), end, len);
+                end = end.add(len);
                 rest -= len;
                 piece = (*piece).next;
             }
-            copied
+            let len = end.addr() - start.addr();
+            (len > 0).then(|| core::slice::from_raw_parts(start, len))
         };
         self.lock(|locked| locked.unpin(node));
-        Some(copied)
+        copied
     }
 
     /// Keeps `data` under `key`, in place of what was there. `false`: there is no room.
