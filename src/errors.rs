@@ -63,10 +63,10 @@ pub(crate) fn filter(r: Request<'_>) -> Result<Option<&[u8]>, NoMemory> {
     for line in r.response_lines().filter(|line| origin::describes_body(line.name(), status)) {
         line.remove();
     }
-    let body = body(r, status, &message);
+    let body = r.keep(&body(r, status, &message))?;
     let status_line = error::status_line(status, &message);
     r.set_response(status, status_line.as_deref(), b"application/json", body.len())?;
-    r.keep(&body).map(Some)
+    Ok(Some(body))
 }
 
 /// The body of an error that is told in this way.

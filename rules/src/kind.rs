@@ -219,8 +219,8 @@ fn is_token(path: &[u8], query: &[u8]) -> bool {
 /// `<name>`: components of lower-case letters and digits, which `.`, `_`, `__` or dashes join.
 pub(crate) fn is_name(name: &[u8]) -> bool {
     // A shift looks at the lowest five bits only of what stood before.
-    let end = name.iter().fold(SEPARATOR, |before, byte| row(*byte).wrapping_shr(before));
-    name.len() <= MAX_NAME && end & STATE == LOWER
+    let after = |before, byte: &u8| row(*byte).wrapping_shr(before);
+    name.len() <= MAX_NAME && name.iter().fold(SEPARATOR, after) & STATE == LOWER
 }
 
 /// `<reference>` as a tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
@@ -250,14 +250,15 @@ fn row(byte: u8) -> u32 {
     ROWS.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
-// What may stand before a byte of a name, as where a row tells what then stands behind it.
+// What may stand before a byte of a name. Each is the position, in the byte's row, of the five bits
+// that are what then stands before the next one.
 const STATE: u32 = 31;
 const REFUSED: u32 = 0;
 const LOWER: u32 = 5;
 /// Another `_` may follow.
 const UNDERSCORE: u32 = 10;
 const DASH: u32 = 15;
-/// So does a name begin.
+/// As at the beginning of a name.
 const SEPARATOR: u32 = 20;
 
 // Where a byte may stand besides.
@@ -265,7 +266,7 @@ const IN_TAG: u32 = 1 << 25;
 const IN_ALGORITHM: u32 = 1 << 26;
 const IN_ENCODED: u32 = 1 << 27;
 
-/// A row a byte: each request has a hundred of them, and looking one up is the least to do.
+/// A row a byte.
 #[expect(clippy::indexing_slicing, reason = "the compiler looks at every row")]
 static ROWS: [u32; 256] = {
     let mut rows = [0; 256];
