@@ -259,10 +259,14 @@ pub(crate) fn look(zone: Zone, backend: Key) -> ([(&'static str, Breaker); BREAK
     (all, Quota::from([e, f, g, h]))
 }
 
+/// Where the location's breakers are.
+fn zone(r: Request<'_>, conf: &LocConf) -> Option<Zone> {
+    r.main_conf::<Docker>().zone().filter(|_| conf.breaker().is_some())
+}
+
 /// Whether `subject` had better not be asked, and why. Else it is noted that it is.
 pub(crate) fn refuses(r: Request<'_>, conf: &LocConf, subject: &mut Subject) -> Option<Refusal> {
-    let zone = r.main_conf::<Docker>().zone().filter(|_| conf.breaker().is_some())?;
-    zone.lock(|zone| refuses_in(zone, conf, subject))
+    zone(r, conf)?.lock(|zone| refuses_in(zone, conf, subject))
 }
 
 fn refuses_in(zone: &mut Locked, conf: &LocConf, subject: &mut Subject) -> Option<Refusal> {
@@ -283,12 +287,12 @@ fn refuses_in(zone: &mut Locked, conf: &LocConf, subject: &mut Subject) -> Optio
 /// Who may be asked next.
 pub(crate) struct Candidate {
     pub(crate) number: usize,
-    /// `None`: the primary.
+    /// `None`: nothing is kept about it, or it is the primary, of whom it was decided before.
     pub(crate) subject: Option<Subject>,
     pub(crate) is_passed_by: bool,
 }
 
-/// All who may be asked next, in turn, of whom those are passed by that had better not be.
+/// All who may be asked next, in turn.
 #[derive(Default)]
 pub(crate) struct Candidates {
     all: Vec<Candidate>,
@@ -300,26 +304,31 @@ impl Candidates {
         Self { all, are_decided: false }
     }
 
-    /// Who is left, once it is decided.
-    pub(crate) fn admitted(mut self, r: Request<'_>, conf: &LocConf) -> Vec<Candidate> {
-        if let Some(zone) = r.main_conf::<Docker>().zone()
-            && conf.breaker().is_some()
+    /// All of them, once it is decided who is passed by.
+    pub(crate) fn decided(mut self, r: Request<'_>, conf: &LocConf) -> Vec<Candidate> {
+        if let Some(zone) = zone(r, conf)
             && !self.are_decided
+            && self.undecided().next().is_some_and(|next| next.subject.is_some())
         {
             zone.lock(|zone| self.decide(zone, conf));
         }
         self.all
     }
 
+    /// Passes by whoever had better not be asked, until there is one that may be.
     fn decide(&mut self, zone: &mut Locked, conf: &LocConf) {
         self.are_decided = true;
-        for candidate in self.all.iter_mut().take_while(|candidate| !candidate.is_passed_by) {
+        for candidate in self.undecided() {
             let subject = candidate.subject.as_mut();
             if subject.and_then(|subject| refuses_in(zone, conf, subject)).is_none() {
                 break;
             }
             candidate.is_passed_by = true;
         }
+    }
+
+    fn undecided(&mut self) -> impl Iterator<Item = &mut Candidate> {
+        self.all.iter_mut().filter(|candidate| !candidate.is_passed_by)
     }
 }
 
@@ -340,12 +349,12 @@ pub(crate) fn is_news(
     outcome: Outcome,
     u: Option<Upstream<'_>>,
 ) -> bool {
-    r.main_conf::<Docker>().zone().is_some()
+    zone(r, conf).is_some()
         && (is_failure(outcome) || is_alert(r, conf) || u.and_then(remaining).is_some())
 }
 
-/// Upstream has answered `subject` with `outcome`. `host` is who is to blame; of the candidates it
-/// is decided under the same mutex.
+/// Upstream has answered `subject` with `outcome`. `host` is who is to blame. It
+/// is decided of the candidates under the same mutex, unless nothing is told: then they do it.
 pub(crate) fn answered(
     r: Request<'_>,
     conf: &LocConf,

@@ -316,7 +316,7 @@ fn pass_by(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, u: Upstream<'_>
         return None;
     }
     ctx.queue.pass_by(0);
-    let next = choose(ctx, &candidates(r, conf, ctx, uri).admitted(r, conf))
+    let next = choose(ctx, &candidates(r, conf, ctx, uri).decided(r, conf))
         .filter(|next| !ctx.queue.passed_by(*next))?;
     metrics::fell_back(r, reason.as_str());
     ctx.fallback_reason = Some(Cow::Borrowed(reason.as_str()));
@@ -332,17 +332,13 @@ fn reason_as_outcome(reason: Reason) -> Outcome {
     }
 }
 
-/// Who is left to be asked.
+/// Who was not asked yet.
 fn candidates(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, uri: &str) -> Candidates {
     let targets = targets(conf, ctx, uri);
-    let mut queue = ctx.queue;
-    let numbers = core::iter::from_fn(|| {
-        let number = queue.next(targets.len())?;
-        queue.ask(number);
-        Some(number)
-    });
+    let has_zone = r.main_conf::<Docker>().zone().is_some();
+    let numbers = (0..=targets.len()).filter(|number| !ctx.queue.asked(*number));
     let candidates = numbers.map(|number| {
-        let target = targets.get(number.wrapping_sub(1));
+        let target = targets.get(number.wrapping_sub(1)).filter(|_| has_zone);
         Candidate {
             number,
             subject: target.map(|target| Subject::of_target(r, target, uri)),
@@ -352,13 +348,12 @@ fn candidates(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, uri: &str) -> Ca
     Candidates::new(candidates.collect())
 }
 
-/// Takes the first of the candidates. Those whose breakers are open are passed by, as long as
-/// there are others.
+/// Takes the first of the candidates who is not passed by; if all are, the first of all.
 fn choose(ctx: &mut RequestCtx, candidates: &[Candidate]) -> Option<usize> {
     for candidate in candidates.iter().filter(|candidate| candidate.is_passed_by) {
         ctx.queue.pass_by(candidate.number);
     }
-    let next = candidates.iter().find(|candidate| !candidate.is_passed_by).or(candidates.first())?;
+    let next = candidates.iter().min_by_key(|next| (next.is_passed_by, next.number))?;
     ctx.subject = next.subject.or(ctx.subject);
     Some(next.number)
 }
@@ -597,7 +592,7 @@ fn step(
     };
     report(r, conf, ctx, uri, outcome, u, &mut left);
     match step {
-        Step::Next(next) => Step::Next(choose(ctx, &left.admitted(r, conf)).unwrap_or(next)),
+        Step::Next(next) => Step::Next(choose(ctx, &left.decided(r, conf)).unwrap_or(next)),
         Step::Answer | Step::Original => step,
     }
 }

@@ -610,6 +610,37 @@ fn open_breakers_keep_nobody_from_an_answer() {
 }
 
 #[test]
+fn who_is_asked_though_its_breaker_is_open_closes_its_own() {
+    let hub = hub();
+    hub.on(REGISTRY, "/", Fault::Status(503));
+    hub.on(FIRST, "/", Fault::Status(503));
+    let nginx = start(&hub, &fallback());
+    for _ in 0..3 {
+        assert_eq!(get(&nginx.url(PATH)).send().status, 503);
+    }
+    hub.off(REGISTRY);
+    hub.off(FIRST);
+    // What was asked as early as the failure says nothing of the time after it.
+    thread::sleep(Duration::from_millis(50));
+    for name in ["both open", "the fallback's open"] {
+        assert_served(&get(&nginx.url(PATH)).send(), REGISTRY, name);
+    }
+}
+
+#[test]
+fn of_those_with_open_breakers_the_primary_comes_first() {
+    let hub = hub();
+    hub.on_times(REGISTRY, "/", 1, pull_limit("60"));
+    hub.on(FIRST, "/", Fault::Status(500));
+    hub.on(SECOND, "/", pull_limit("60"));
+    let nginx = start(&hub, &format!("docker_fallback https://{FIRST} https://{SECOND};"));
+    assert_eq!(get(&nginx.url(PATH)).send().status, 429);
+    assert_served(&get(&nginx.url(PATH)).send(), REGISTRY, "one fails, one is limited");
+    assert_eq!(asked(&hub, FIRST), 2);
+    assert_eq!(asked(&hub, SECOND), 1);
+}
+
+#[test]
 fn without_a_fallback_the_registry_is_always_asked() {
     let hub = hub();
     hub.on(REGISTRY, "/", Fault::Hap429);
