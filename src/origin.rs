@@ -20,7 +20,7 @@ use rules::directive::{self, Keepalive as Argument};
 use rules::error;
 use rules::fallback::{Authorization, Outcome, Step, Target, is_html};
 use rules::location::{LocationError, Scheme, Url};
-use rules::redirect::Policy;
+use rules::redirect::{Policy, Refusal as RedirectRefusal};
 use rules::request::{Carry, Head};
 use rules::{body, request, resolv};
 
@@ -401,7 +401,7 @@ fn answered(
         match followed {
             Followed::Pass => {}
             Followed::Follow(_) if left == 1 => {
-                metrics::redirect_refused(r, "hops");
+                metrics::redirect_refused(r, RedirectRefusal::HOPS);
                 failure = Some(format!("{}: too many internal redirects", asked(&ctx.borrow())));
             }
             Followed::Follow(destination) => {
@@ -1105,7 +1105,7 @@ fn found(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, addresses: &[IpAd
         .map(|address| SocketAddr::new(address, port))
         .collect();
     ctx.stage = if allowed.is_empty() {
-        metrics::redirect_refused(r, "address");
+        metrics::redirect_refused(r, RedirectRefusal::ADDRESS);
         Stage::Unresolved(format!("{}: redirects to this address are not allowed", host(ctx)))
     } else {
         Stage::Resolved(allowed)

@@ -202,6 +202,11 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The reason of [`Self::Address`], which is found when a name was resolved, too.
+    pub const ADDRESS: &str = "address";
+    /// The reason of [`Self::Hops`], for which nginx has a limit of its own, too.
+    pub const HOPS: &str = "hops";
+
     /// The host that the redirect led to, if it was read at all.
     pub fn host(&self) -> Option<&str> {
         match self {
@@ -216,8 +221,8 @@ impl Refusal {
             Self::Location(_) => "location",
             Self::Downgrade(_) => "downgrade",
             Self::NotAllowed(_) => "host",
-            Self::Address(_) => "address",
-            Self::Hops(_) => "hops",
+            Self::Address(_) => Self::ADDRESS,
+            Self::Hops(_) => Self::HOPS,
             Self::Loop => "loop",
         }
     }
