@@ -34,17 +34,12 @@ fn mirror(hub: &Hub) -> NginxBuilder {
 }
 
 fn mirror_with(zone: &str, hub: &Hub) -> NginxBuilder {
-    let timeout = seconds(1);
+    let timeout = Nginx::time(1);
     Nginx::builder().workers(2).http(&hub.http_conf()).http(zone).http(&format!(
         "proxy_connect_timeout {timeout}s;
          proxy_read_timeout {timeout}s;
          add_header X-Fallback $docker_fallback always;"
     ))
-}
-
-/// So many, or more where nginx runs under valgrind.
-fn seconds(number: u32) -> u32 {
-    if Nginx::is_under_valgrind() { 10 * number } else { number }
 }
 
 /// An nginx with a zone and one location, which has these directives.
@@ -254,7 +249,7 @@ fn a_refused_token_uses_up_no_probe_and_no_quota() {
 #[test]
 fn a_limit_ends_when_it_says_and_one_request_tries() {
     let hub = hub();
-    let second = Duration::from_secs(seconds(1).into());
+    let second = Duration::from_secs(Nginx::time(1));
     hub.on(REGISTRY, MANIFESTS, pull_limit(&second.as_secs().to_string()));
     let nginx = start(&hub, &fallback());
     let url = nginx.url(PATH);

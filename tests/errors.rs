@@ -23,9 +23,11 @@ fn hub() -> Hub {
 }
 
 fn mirror(hub: &Hub) -> NginxBuilder {
-    Nginx::builder()
-        .http(&hub.http_conf())
-        .http("proxy_connect_timeout 1s; proxy_read_timeout 1s; proxy_buffer_size 64k; proxy_buffers 4 64k;")
+    let timeout = Nginx::time(1);
+    Nginx::builder().http(&hub.http_conf()).http(&format!(
+        "proxy_connect_timeout {timeout}s; proxy_read_timeout {timeout}s;
+         proxy_buffer_size 64k; proxy_buffers 4 64k;"
+    ))
 }
 
 /// Code and message of the registry error that the answer is, whose body is framed as it should be.

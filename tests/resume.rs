@@ -92,7 +92,7 @@ fn a_download_that_breaks_off_is_finished() {
         ("stalled", Shape::StallBody(QUARTER)),
     ];
     for settings in [BUFFERED, UNBUFFERED] {
-        let directives = format!("docker_resume on stall={}ms; {settings}", ms(100));
+        let directives = format!("docker_resume on stall={}ms; {settings}", Nginx::time(100));
         let nginx =
             mirror(&hub).h2c_server(&location(&directives)).server(&location(&directives)).start();
         let url = [nginx.url_of(1, &path), nginx.url_of(0, &path)];
@@ -108,11 +108,6 @@ fn a_download_that_breaks_off_is_finished() {
             }
         }
     }
-}
-
-/// A time in milliseconds, longer where nginx runs under valgrind.
-fn ms(time: u64) -> u64 {
-    if Nginx::is_under_valgrind() { 20 * time } else { time }
 }
 
 #[test]
@@ -396,7 +391,7 @@ fn an_upstream_that_does_not_redirect_is_asked_again() {
     let nginx = Nginx::builder()
         .http(&hub.http_conf())
         .http("log_format resumes '$status $body_bytes_sent $docker_resumes $docker_origin_host';")
-        .server(&direct(&hub, &format!("docker_resume on stall={}ms;", ms(100))))
+        .server(&direct(&hub, &format!("docker_resume on stall={}ms;", Nginx::time(100))))
         .start();
     answers(
         &hub,
@@ -524,7 +519,7 @@ fn a_slow_client_is_no_stall() {
             &hub,
             &format!(
                 "docker_resume on stall={}ms; {settings} proxy_max_temp_file_size 0;",
-                ms(800)
+                Nginx::time(800)
             ),
         );
         answers(&hub, CLOUDFLARE, [cut(15 * MB)]);
@@ -535,7 +530,7 @@ fn a_slow_client_is_no_stall() {
         assert_eq!(head.status, 200);
 
         let mut body = client.take(MB).unwrap();
-        std::thread::sleep(Duration::from_millis(ms(2000)));
+        std::thread::sleep(Duration::from_millis(Nginx::time(2000)));
         assert_eq!(hub.counts(CLOUDFLARE).requests, 1, "{settings}: the client is to blame");
         body.extend(client.take(19 * MB).unwrap());
 
@@ -549,9 +544,13 @@ fn a_slow_client_is_no_stall() {
 #[test]
 fn a_pause_longer_than_the_client_is_given_is_none_of_the_client() {
     let (hub, path, blob) = hub(4 * MB);
-    let directives = format!("docker_resume on stall={}ms; send_timeout {}ms;", ms(900), ms(300));
+    let directives = format!(
+        "docker_resume on stall={}ms; send_timeout {}ms;",
+        Nginx::time(900),
+        Nginx::time(300)
+    );
     let nginx = start(&hub, &directives);
-    let pause = Duration::from_millis(ms(600));
+    let pause = Duration::from_millis(Nginx::time(600));
     answers(
         &hub,
         CLOUDFLARE,
@@ -795,7 +794,7 @@ fn a_crowd_gets_whole_downloads_over_reloads_and_leaves_nothing() {
     hub.record(false);
     // On a machine that is busy a silence need be no stall: there are tries enough for any number.
     let directives = |settings: &str| {
-        location(&format!("docker_resume on tries=1000 stall={}ms; {settings}", ms(500)))
+        location(&format!("docker_resume on tries=1000 stall={}ms; {settings}", Nginx::time(500)))
     };
     let nginx = mirror(&hub)
         .workers(2)

@@ -420,6 +420,12 @@ impl Nginx {
         binary().contains("valgrind")
     }
 
+    /// So much time, or more where nginx runs under valgrind.
+    #[must_use]
+    pub fn time(number: u64) -> u64 {
+        if Self::is_under_valgrind() { 20 * number } else { number }
+    }
+
     /// The port of the first server.
     #[must_use]
     pub fn port(&self) -> u16 {
