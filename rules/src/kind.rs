@@ -1,5 +1,7 @@
 //! What a request to a registry asks for (OCI distribution-spec, "Endpoints").
 
+use crate::syntax;
+
 /// The longest repository name that is taken for one. The specification leaves it open, and
 /// mentions that many clients stop at 255 with the host in front.
 const MAX_NAME: usize = 255;
@@ -243,7 +245,7 @@ fn is_digest(digest: &[u8]) -> bool {
 }
 
 fn all(bytes: &[u8], class: u32) -> bool {
-    bytes.iter().all(|byte| row(*byte) & class != 0)
+    syntax::all(bytes, |byte| row(byte) & class != 0)
 }
 
 fn row(byte: u8) -> u32 {
