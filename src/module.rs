@@ -19,7 +19,9 @@ use crate::nginx::conf::{
     Conf, REFUSED, bare_command, location_command, main_command, server_command,
 };
 use crate::nginx::request::Request;
-use crate::nginx::{DECLINED, ERROR, Module, OK, filter, guard, idle, peer, shm, variable};
+use crate::nginx::{
+    BAD_GATEWAY, DECLINED, ERROR, Module, OK, filter, guard, idle, peer, shm, variable,
+};
 use crate::origin::{self, Keepalive, Verdict};
 use crate::push::Push;
 use crate::realm::RealmRewrite;
@@ -158,6 +160,9 @@ unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
             manifest::Verdict::Left => return ERROR,
             manifest::Verdict::Serve(body) => Some(body),
         };
+        if verify::refuses(request) {
+            return BAD_GATEWAY;
+        }
         metrics::answering(request);
         let Ok(error) = errors::filter(request) else { return ERROR };
         // SAFETY: the request that we were given.

@@ -11,10 +11,12 @@ use rules::kind::{self, Kind};
 use crate::conf::LocConf;
 use crate::ctx::RequestCtx;
 use crate::module::Docker;
+use crate::nginx::OK;
 use crate::nginx::body::Chain;
 use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
+use crate::nginx::upstream::Upstream;
 use crate::{origin, resume};
 
 /// `docker_verify on | off`
@@ -37,20 +39,37 @@ pub(crate) struct Check {
     left: Option<u64>,
 }
 
-/// The header of the answer has gone out, and nginx said `rc`.
-pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
+/// The digest that the answer's body is to have, if that can be checked; nginx said `rc` to its
+/// header, if it was sent.
+fn wanted<'r>(r: Request<'r>, rc: ngx_int_t) -> Option<(Digest, Upstream<'r>)> {
     if !LocConf::of(r).verifies() {
-        return;
+        return None;
     }
-    let Some(u) = resume::sending(r, rc).filter(|u| u.status() == 200) else { return };
+    let u = resume::sending(r, rc).filter(|u| u.status() == 200)?;
     let uri = origin::uri(r, u);
     let request = kind::Request::of(b"GET", uri.as_bytes());
-    let Some(wanted) = Digest::parse(request.digest).filter(|_| request.kind == Kind::Blob) else {
-        return;
-    };
-    if u.line("Content-Encoding").is_some() {
-        return;
+    let digest = Digest::parse(request.digest).filter(|_| request.kind == Kind::Blob)?;
+    u.line("Content-Encoding").is_none().then_some((digest, u))
+}
+
+/// The answer is of no bytes, and not what was asked for. Its header alone would be all of it: so it
+/// is not sent.
+pub(crate) fn refuses(r: Request<'_>) -> bool {
+    let Some((wanted, u)) = wanted(r, OK) else { return false };
+    let got = Sha256::default().finish();
+    if u.content_length() != Some(0) || wanted == got {
+        return false;
     }
+    if let Ok(ctx) = r.ctx_or_default::<Docker>() {
+        refuse(r, &ctx.borrow(), &wanted, &got);
+    }
+    r.clear_response();
+    true
+}
+
+/// The header of the answer has gone out, and nginx said `rc`.
+pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
+    let Some((wanted, u)) = wanted(r, rc) else { return };
     if let Ok(ctx) = r.ctx_or_default::<Docker>() {
         let hash = Sha256::default();
         ctx.borrow_mut().check = Some(Check { wanted, hash, left: u.content_length() });
@@ -79,6 +98,11 @@ pub(crate) fn permits(r: Request<'_>, ctx: &mut RequestCtx, chain: Chain<'_>) ->
     if wanted == got {
         return true;
     }
+    refuse(r, ctx, &wanted, &got);
+    false
+}
+
+fn refuse(r: Request<'_>, ctx: &RequestCtx, wanted: &Digest, got: &Digest) {
     let who = origin::asked(ctx);
     r.log(
         Level::Error,
@@ -87,5 +111,4 @@ pub(crate) fn permits(r: Request<'_>, ctx: &mut RequestCtx, chain: Chain<'_>) ->
     if let Some(u) = r.upstream() {
         u.keep_nothing();
     }
-    false
 }

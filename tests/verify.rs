@@ -8,7 +8,7 @@
 )]
 
 use support::{
-    CLOUDFLARE, End, Hub, Nginx, NginxBuilder, REGISTRY, Reply, Response, Shape, get, noise,
+    CLOUDFLARE, End, Hub, Nginx, NginxBuilder, REGISTRY, Reply, Response, Shape, get, head, noise,
     wait_for,
 };
 
@@ -89,6 +89,60 @@ fn other_content_is_not_sent_to_its_end() {
         let line = nginx.wait_for_log(&format!("in place of \"{digest}\""));
         assert!(line.contains("[error]"), "{line}");
         assert!(!nginx.errors().contains("for the rest"), "{settings}: asked for more of it");
+    }
+}
+
+#[test]
+fn no_content_in_place_of_some_is_an_error() {
+    let (hub, path, ..) = hub();
+    let digest = path.rsplit('/').next().unwrap();
+    let empty = path.replace(digest, &hub.add_blob(Vec::new()));
+    answer(&hub, &Response::new(200));
+    for settings in SETTINGS {
+        let nginx =
+            mirror(&hub).server(&location(settings)).h2c_server(&location(settings)).start();
+        for request in [get(&nginx.url(&path)), get(&nginx.url_of(1, &path)).http2()] {
+            let before = nginx.errors().len();
+            let got = request.send();
+            assert_eq!(got.status, 502, "{settings}");
+            assert!(got.text().contains(&format!("CDN {CLOUDFLARE}: ")), "{}", got.text());
+            let want = format!("in place of \"{digest}\"");
+            assert!(nginx.errors()[before..].contains(&want), "{settings}");
+        }
+        // None is what was asked for.
+        for request in [head(&nginx.url(&path)), get(&nginx.url(&empty))] {
+            let got = request.send();
+            assert!(got.status == 200 && got.complete && got.body.is_empty(), "{settings}");
+        }
+    }
+}
+
+#[test]
+fn no_content_in_place_of_some_is_a_failure_to_fall_back_from() {
+    const MIRROR: &str = "mirror.example";
+    let hub = Hub::with_mirrors(&[MIRROR]);
+    let blob = noise(7, MB);
+    let path = format!("/v2/library/x/blobs/{}", hub.add_blob(blob.clone()));
+    answer(&hub, &Response::new(200));
+    let nginx =
+        mirror(&hub).server(&location(&format!("docker_fallback https://{MIRROR};"))).start();
+    let got = get(&nginx.url(&path)).send();
+    assert!(got.complete && got.body == blob, "{}", got.status);
+    nginx.wait_for_log(&format!("{CLOUDFLARE}: sent content with the digest"));
+}
+
+#[test]
+fn no_content_in_place_of_some_is_not_kept() {
+    let (hub, path, blob, _) = hub();
+    let nginx = mirror(&hub)
+        .http("proxy_cache_path %prefix%/cache keys_zone=a:1m;")
+        .server(&location("docker_follow_redirect off; proxy_cache a; proxy_cache_valid any 1m;"))
+        .start();
+    for (name, content, status) in [("none", &[][..], 502), ("the right one", &blob, 200)] {
+        let reply = Reply::from(Response::new(200).body(content));
+        hub.off(REGISTRY);
+        hub.route(REGISTRY, move |_| reply.clone());
+        assert_eq!(get(&nginx.url(&path)).send().status, status, "{name}");
     }
 }
 

@@ -53,6 +53,7 @@ pub(crate) const DECLINED: ngx_int_t = nginx_sys::NGX_DECLINED as ngx_int_t;
 pub(crate) const DONE: ngx_int_t = nginx_sys::NGX_DONE as ngx_int_t;
 pub(crate) const BUSY: ngx_int_t = nginx_sys::NGX_BUSY as ngx_int_t;
 pub(crate) const BAD_REQUEST: ngx_int_t = nginx_sys::NGX_HTTP_BAD_REQUEST as ngx_int_t;
+pub(crate) const BAD_GATEWAY: ngx_int_t = nginx_sys::NGX_HTTP_BAD_GATEWAY as ngx_int_t;
 pub(crate) const AGAIN: ngx_int_t = nginx_sys::NGX_AGAIN as ngx_int_t;
 
 /// What nginx keeps for a module, and the types behind its pointers.
