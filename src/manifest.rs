@@ -394,7 +394,7 @@ impl Exchange {
     }
 
     /// The reference names this manifest.
-    fn note(&self, granted: &Described) {
+    fn note(&self, granted: &Described<'_>) {
         let Key(known) = manifest::key(&granted.digest);
         self.cache.zone.lock(|zone| {
             let mut entry = entry(zone, self.key);
@@ -471,12 +471,16 @@ pub(crate) fn header_filter(r: Request<'_>) -> Verdict<'_> {
 }
 
 /// The manifest that the answer to HEAD grants.
-fn granted_to(r: Request<'_>, ctx: &RefCell<RequestCtx>) -> Option<Described> {
+fn granted_to<'r>(r: Request<'r>, ctx: &RefCell<RequestCtx>) -> Option<Described<'r>> {
     granted(r, &ctx.borrow().manifest.exchange.as_ref()?.reference)
 }
 
 /// The body of the manifest that upstream has granted, if it is in memory.
-fn serve<'r>(r: Request<'r>, ctx: &RefCell<RequestCtx>, granted: &Described) -> Option<&'r [u8]> {
+fn serve<'r>(
+    r: Request<'r>,
+    ctx: &RefCell<RequestCtx>,
+    granted: &Described<'_>,
+) -> Option<&'r [u8]> {
     let mut ctx = ctx.borrow_mut();
     let Exchange { cache, reference, .. } = ctx.manifest.exchange.as_ref()?;
     let bytes = cache.zone.blob(r, manifest::key(&granted.digest).0)?;
@@ -500,7 +504,7 @@ pub(crate) fn asked_in_vain(
     r: Request<'_>,
     ctx: &RefCell<RequestCtx>,
     status: u16,
-    granted: Option<&Described>,
+    granted: Option<&Described<'_>>,
 ) -> bool {
     if !is_asking(ctx) {
         return false;
@@ -548,7 +552,7 @@ fn begin_capture(r: Request<'_>, ctx: &RefCell<RequestCtx>) {
     let (capture, asked) = {
         let ctx = ctx.borrow();
         let Some(Exchange { cache, reference, .. }) = &ctx.manifest.exchange else { return };
-        let capture = granted(r, reference).and_then(|granted| Capture::new(granted, cache.max));
+        let capture = granted(r, reference).and_then(|granted| Capture::new(&granted, cache.max));
         let capture = capture.map(Box::new);
         let asked = cache.stale.filter(|_| capture.is_some()).and_then(|_| asked(r, &ctx));
         (capture, asked)
@@ -563,7 +567,7 @@ fn begin_capture(r: Request<'_>, ctx: &RefCell<RequestCtx>) {
 }
 
 /// The manifest that the answer on its way grants, if it is upstream's own.
-fn granted(r: Request<'_>, reference: &Reference) -> Option<Described> {
+fn granted<'r>(r: Request<'r>, reference: &Reference) -> Option<Described<'r>> {
     let u = r.upstream().filter(|u| origin::is_answer(r, *u))?;
     let lines = u.lines().map(|line| (line.name(), line.value()));
     Described::read(u.status(), lines).filter(|described| described.is_for(reference))

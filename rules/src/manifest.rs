@@ -65,23 +65,20 @@ pub fn accepted<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
 }
 
 /// What an answer's header says of the manifest.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Described {
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Described<'a> {
     /// What the registry says the digest is.
     pub digest: Digest,
     /// The value of Content-Type.
-    pub media_type: Vec<u8>,
+    pub media_type: &'a [u8],
     /// The body's length in bytes, if it is announced.
     pub length: Option<u64>,
 }
 
-impl Described {
+impl<'a> Described<'a> {
     /// Reads status and field lines of an answer. `None`: it grants no manifest, or is not clear
     /// about which (a line is there twice), or its body is encoded.
-    pub fn read<'a>(
-        status: u16,
-        lines: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-    ) -> Option<Self> {
+    pub fn read(status: u16, lines: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<Self> {
         let (mut digest, mut media_type, mut length) = (None, None, None);
         for (name, value) in lines {
             let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
@@ -101,8 +98,7 @@ impl Described {
                 return None;
             }
         }
-        let media_type =
-            media_type.filter(|value| !value.is_empty() && value.len() <= MAX_TYPE)?.to_vec();
+        let media_type = media_type.filter(|value| !value.is_empty() && value.len() <= MAX_TYPE)?;
         Some(Self { digest: digest?, media_type, length }).filter(|_| status == 200)
     }
 
@@ -151,7 +147,10 @@ impl<'a> Kept<'a> {
 
 /// A manifest on its way to a client.
 pub struct Capture {
-    described: Described,
+    /// What the registry says the digest is.
+    digest: Digest,
+    /// The body's length in bytes, if it is announced.
+    length: Option<usize>,
     hash: Sha256,
     /// As [`Kept::read`] wants it; the body so far at its end.
     bytes: Vec<u8>,
@@ -172,18 +171,19 @@ pub enum Progress {
 
 impl Capture {
     /// Waits for the body of an answer; `None` if it is said to be larger than `max` bytes.
-    pub fn new(described: Described, max: usize) -> Option<Self> {
-        let announced = described.length.map_or(Some(0), |length| usize::try_from(length).ok())?;
-        let length = u8::try_from(described.media_type.len()).ok()?;
+    pub fn new(described: &Described<'_>, max: usize) -> Option<Self> {
+        let Described { digest, media_type, length } = described;
+        let length = length.map(usize::try_from).transpose().ok()?;
+        let announced = length.unwrap_or(0);
         if announced > max {
             return None;
         }
-        let head = described.digest.as_bytes().len() + 1 + described.media_type.len();
-        let mut bytes = Vec::with_capacity(head + announced);
-        bytes.extend_from_slice(described.digest.as_bytes());
-        bytes.push(length);
-        bytes.extend_from_slice(&described.media_type);
-        Some(Self { described, hash: Sha256::default(), bytes, body: 0, max })
+        let mut bytes =
+            Vec::with_capacity(digest.as_bytes().len() + 1 + media_type.len() + announced);
+        bytes.extend_from_slice(digest.as_bytes());
+        bytes.push(u8::try_from(media_type.len()).ok()?);
+        bytes.extend_from_slice(media_type);
+        Some(Self { digest: *digest, length, hash: Sha256::default(), bytes, body: 0, max })
     }
 
     /// Takes the next bytes of the body.
@@ -192,16 +192,15 @@ impl Capture {
     /// the framing of the answer says is not needed.
     pub fn take(&mut self, bytes: &[u8]) -> Progress {
         self.body = self.body.saturating_add(bytes.len());
-        let length = self.described.length.and_then(|length| usize::try_from(length).ok());
-        if self.body > length.unwrap_or(self.max) {
+        if self.body > self.length.unwrap_or(self.max) {
             return Progress::Unfit;
         }
         self.hash.update(bytes);
         self.bytes.extend_from_slice(bytes);
-        if length.is_some_and(|length| self.body < length) {
+        if self.length.is_some_and(|length| self.body < length) {
             return Progress::Partial;
         }
-        match (self.hash.clone().finish() == self.described.digest, length) {
+        match (self.hash.clone().finish() == self.digest, self.length) {
             (true, _) => Progress::Whole,
             (false, None) => Progress::Partial,
             (false, Some(_)) => Progress::Unfit,
@@ -210,7 +209,7 @@ impl Capture {
 
     /// Which manifest it is said to be.
     pub fn digest(&self) -> Digest {
-        self.described.digest
+        self.digest
     }
 
     /// What is to be kept, once it is whole.
@@ -392,11 +391,16 @@ mod tests {
         ]
     }
 
-    fn read(status: u16, lines: Lines<'_>) -> Option<Described> {
+    fn read<'a>(status: u16, lines: Lines<'a>) -> Option<Described<'a>> {
         Described::read(
             status,
             lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())),
         )
+    }
+
+    fn described() -> Described<'static> {
+        let length = Some(BODY.len() as u64);
+        Described { digest: Digest::of(BODY), media_type: TYPE, length }
     }
 
     #[test]
@@ -404,13 +408,9 @@ mod tests {
         let digest = text(Digest::of(BODY));
         let other = text(Digest::of(b""));
         let good = lines(&digest);
-        let want = Described {
-            digest: Digest::of(BODY),
-            media_type: TYPE.to_vec(),
-            length: Some(BODY.len() as u64),
-        };
-        assert_eq!(read(200, &good), Some(want.clone()));
-        let chunked = Described { length: None, ..want.clone() };
+        let want = described();
+        assert_eq!(read(200, &good), Some(want));
+        let chunked = Described { length: None, ..want };
         assert_eq!(read(200, &good[..2]), Some(chunked), "no length");
         let identity = [&good[..], &[("Content-Encoding", "identity")]].concat();
         assert_eq!(read(200, &identity), Some(want));
@@ -437,13 +437,13 @@ mod tests {
 
     #[test]
     fn a_digest_is_for_itself_alone() {
-        let described = read(200, &lines(&text(Digest::of(BODY)))).unwrap();
+        let described = described();
         assert!(described.is_for(&Reference::Tag));
         assert!(described.is_for(&Reference::Digest(Digest::of(BODY))));
         assert!(!described.is_for(&Reference::Digest(Digest::of(b""))));
     }
 
-    fn captured(described: Described) -> Capture {
+    fn captured(described: &Described<'_>) -> Capture {
         let mut capture = Capture::new(described, 1000).unwrap();
         assert_eq!(capture.take(BODY), Progress::Whole);
         capture
@@ -451,16 +451,16 @@ mod tests {
 
     #[test]
     fn a_head_grants_what_is_kept_and_no_other() {
-        let described = read(200, &lines(&text(Digest::of(BODY)))).unwrap();
-        let capture = captured(described.clone());
+        let described = described();
+        let capture = captured(&described);
         let kept = Kept::read(capture.bytes()).unwrap();
         assert_eq!(kept, Kept { digest: Digest::of(BODY), media_type: TYPE, body: BODY });
         assert!(described.grants(&kept));
 
         let rows = [
-            ("digest", Described { digest: Digest::of(b""), ..described.clone() }),
-            ("type", Described { media_type: b"text/html".to_vec(), ..described.clone() }),
-            ("length", Described { length: Some(20), ..described.clone() }),
+            ("digest", Described { digest: Digest::of(b""), ..described }),
+            ("type", Described { media_type: b"text/html", ..described }),
+            ("length", Described { length: Some(20), ..described }),
             ("no length", Described { length: None, ..described }),
         ];
         for (name, other) in rows {
@@ -483,12 +483,12 @@ mod tests {
 
     #[test]
     fn a_body_is_whole_when_it_has_its_digest() {
-        let exact = read(200, &lines(&text(Digest::of(BODY)))).unwrap();
-        let chunked = Described { length: None, ..exact.clone() };
-        let lying = Described { digest: Digest::of(b"other"), ..exact.clone() };
-        let lying_in_chunks = Described { length: None, ..lying.clone() };
+        let exact = described();
+        let chunked = Described { length: None, ..exact };
+        let lying = Described { digest: Digest::of(b"other"), ..exact };
+        let lying_in_chunks = Described { length: None, ..lying };
         use Progress::{Partial, Unfit, Whole};
-        type Row<'a> = (&'a str, &'a Described, usize, &'a [&'a [u8]], &'a [Progress]);
+        type Row<'a> = (&'a str, &'a Described<'a>, usize, &'a [&'a [u8]], &'a [Progress]);
         let rows: [Row<'_>; 9] = [
             ("at once", &exact, 19, &[BODY], &[Whole]),
             ("in pieces", &exact, 19, &[&BODY[..5], b"", &BODY[5..]], &[Partial, Partial, Whole]),
@@ -501,11 +501,11 @@ mod tests {
             ("larger than allowed", &chunked, 18, &[BODY], &[Unfit]),
         ];
         for (name, described, max, pieces, want) in rows {
-            let mut capture = Capture::new(described.clone(), max).unwrap();
+            let mut capture = Capture::new(described, max).unwrap();
             let progress: Vec<Progress> = pieces.iter().map(|piece| capture.take(piece)).collect();
             assert_eq!(progress, want, "{name}");
         }
-        assert!(Capture::new(exact, 18).is_none(), "announced as larger than allowed");
+        assert!(Capture::new(&exact, 18).is_none(), "announced as larger than allowed");
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn kept(input: &Input<'_>) {
     let Some(described) = Described::read(200, lines.into_iter()) else { return };
     assert_eq!(described.length, length);
     let max = usize::from(input.max);
-    let Some(mut capture) = Capture::new(described.clone(), max) else {
+    let Some(mut capture) = Capture::new(&described, max) else {
         assert!(input.body.len() > max);
         return;
     };
