@@ -29,11 +29,13 @@ impl Limit {
             syntax::strip_prefix_any_case(syntax::trim_ows(content_type), b"text/").is_some()
                 || (content_type.is_empty() && !body.is_empty())
         };
-        if says(b"HAP429") {
+        // JSON names accounts and repositories, which may be called anything.
+        let is_json = body.first() == Some(&b'{');
+        if !is_json && says(b"HAP429") {
             Self::Abuse
         } else if class == Class::Token || says(b"login attempts") {
             Self::Login
-        } else if body.first() != Some(&b'{') && is_text() {
+        } else if !is_json && is_text() {
             Self::Abuse
         } else {
             Self::Pull
@@ -47,6 +49,7 @@ mod tests {
 
     const JSON: &str = "application/json";
     const PULL: &str = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit"}]}"#;
+    const NAMED: &str = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit as 'hap429'."}]}"#;
     const LOGIN: &str = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"too many failed login attempts for username or IP address"}]}"#;
 
     #[test]
@@ -56,6 +59,7 @@ mod tests {
             ("pull limit", ManifestGet, JSON, PULL, Limit::Pull),
             ("pull limit at HEAD", ManifestHead, JSON, "", Limit::Pull),
             ("pull limit called text", ManifestGet, "text/plain", PULL, Limit::Pull),
+            ("pull limit of an account of any name", ManifestGet, JSON, NAMED, Limit::Pull),
             ("JSON behind white space", ManifestGet, "text/plain", "\r\n {}", Limit::Pull),
             ("of no type", ManifestGet, "", PULL, Limit::Pull),
             ("of nothing", ManifestGet, "", "", Limit::Pull),
