@@ -120,8 +120,8 @@ fn attempts(r: Request<'_>) -> Option<String> {
 /// What to say in place of the page that an upstream has sent, now or into nginx's cache.
 fn upstreams(r: Request<'_>, status: u16) -> Option<String> {
     let u = r.upstream().filter(|u| u.is_live() || r.is_cached())?;
-    if u.is_live() && origin::is_reusable(u) {
-        u.keep();
+    if u.is_live() && !r.is_cached() {
+        u.keep(origin::is_reusable(u));
     }
     Some(origin::answered_with(&who(r, u)?, status))
 }

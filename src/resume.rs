@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use nginx_sys::ngx_int_t;
 use once_cell::unsync::OnceCell;
 use rules::directive;
+use rules::kind::{self, Kind};
 use rules::request::asks_for_part;
 use rules::resume::{self, Answer, Ended, Promise, Way};
 
@@ -24,7 +25,7 @@ use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
 use crate::nginx::subrequest::Entry;
-use crate::nginx::upstream::{Sender, Upstream};
+use crate::nginx::upstream::{Sender, Settings, Upstream};
 use crate::nginx::{ERROR, NoMemory, OK, now};
 use crate::{fallback, origin, verify};
 
@@ -96,11 +97,20 @@ struct Attempt {
     is_accepted: bool,
     is_unauthorized: bool,
     sender: Option<Sender>,
+    /// Of the upstream that sends, where its silence is limited.
+    settings: Option<Settings>,
     /// Who has ended it, and how.
     end: Option<String>,
 }
 
 impl Attempt {
+    /// All has come, by the upstream of `r`.
+    fn restore(&mut self, r: Request<'_>) {
+        if let (Some(settings), Some(u)) = (self.settings.take(), r.upstream()) {
+            u.restore_settings(settings);
+        }
+    }
+
     fn new(way: Way, start: u64) -> Self {
         Self {
             way,
@@ -109,6 +119,7 @@ impl Attempt {
             is_accepted: false,
             is_unauthorized: false,
             sender: None,
+            settings: None,
             end: None,
         }
     }
@@ -126,8 +137,13 @@ pub(crate) fn may_begin(r: Request<'_>, u: Upstream<'_>) -> bool {
 
 /// The upstream whose answer is going to the client: its header has gone out, and nginx said `rc`.
 pub(crate) fn sending(r: Request<'_>, rc: ngx_int_t) -> Option<Upstream<'_>> {
-    let has_body = r.is_main() && r.is_get() && !r.is_header_only() && rc != ERROR && rc <= OK;
-    r.upstream().filter(|u| has_body && origin::is_answer(r, *u))
+    let was_sent = rc != ERROR && rc <= OK;
+    r.upstream().filter(|u| was_sent && has_body(r) && origin::is_answer(r, *u))
+}
+
+/// The body of its answer goes to the client.
+pub(crate) fn has_body(r: Request<'_>) -> bool {
+    r.is_main() && r.is_get() && !r.is_header_only()
 }
 
 /// The header of the answer has gone out, and nginx said `rc`.
@@ -167,16 +183,17 @@ fn download(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> Option<Download>
     if u.content_length().is_some_and(|length| length <= u.received().len() as u64) {
         return None;
     }
-    let policy = conf.resume(&origin::uri(r, u))?;
-    let promise = match promise(r, u) {
+    let uri = origin::uri(r, u);
+    let policy = conf.resume(&uri)?;
+    let promise = match promise(r, u, &uri) {
         Ok(promise) => promise,
         Err(why) => {
             r.log(Level::Debug, format_args!("download would not be resumed, {why}"));
             return None;
         }
     };
-    u.limit_silence(policy.stall).ok()?;
     let mut attempt = Attempt::new(Way::Last, 0);
+    attempt.settings = u.limit_silence(policy.stall).ok()?;
     attempt.accept(u);
     Some(Download {
         promise,
@@ -190,7 +207,7 @@ fn download(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> Option<Download>
 }
 
 /// What the client has been promised, if it can be told which bytes are the rest of it.
-fn promise(r: Request<'_>, u: Upstream<'_>) -> Result<Promise, String> {
+fn promise(r: Request<'_>, u: Upstream<'_>, uri: &str) -> Result<Promise, String> {
     if u.is_kept() {
         return Err("it is being cached or stored".to_owned());
     }
@@ -198,7 +215,10 @@ fn promise(r: Request<'_>, u: Upstream<'_>) -> Result<Promise, String> {
         return Err("the request has a body".to_owned());
     }
     let answer = answer(u);
-    let promise = Promise::of(&answer).map_err(|unfit| format!("upstream {unfit}"))?;
+    let request = kind::Request::of(b"GET", uri.as_bytes());
+    let is_fixed =
+        matches!(request.kind, Kind::Blob | Kind::Manifest) && !request.digest.is_empty();
+    let promise = Promise::of(&answer, is_fixed).map_err(|unfit| format!("upstream {unfit}"))?;
     if r.response_status() != u.status() || r.response_length() != u.content_length() {
         return Err("a filter changes it".to_owned());
     }
@@ -230,9 +250,8 @@ pub(crate) fn judge(r: Request<'_>) {
         (Some(main), Some(ctx)) => judged(r, &mut main.borrow_mut(), &mut ctx.borrow_mut()),
         _ => false,
     };
-    if !is_accepted && let Some(u) = r.upstream().filter(|u| u.is_live() && origin::is_reusable(*u))
-    {
-        u.keep();
+    if !is_accepted && let Some(u) = r.upstream().filter(|u| u.is_live()) {
+        u.keep(origin::is_reusable(u));
     }
     r.drop_header(is_accepted);
 }
@@ -312,6 +331,7 @@ fn pass(r: Request<'_>, chain: Chain<'_>, ctx: &mut RequestCtx) -> State {
         && (download.is_whole() || r.upstream().is_some_and(Upstream::is_live))
     {
         if completes {
+            download.attempt.restore(r);
             let begun = download.attempt.begun;
             origin::served(r, LocConf::of(r), ctx, begun);
         }
@@ -346,6 +366,9 @@ fn rest(r: Request<'_>, chain: Chain<'_>, next: impl FnOnce() -> ngx_int_t) -> n
             return ERROR;
         };
         let (is_whole, begun) = (download.is_whole(), download.attempt.begun);
+        if is_whole {
+            download.attempt.restore(r);
+        }
         if !is_whole && r.upstream().is_none_or(|u| !u.is_live()) {
             note_end(r.main(), &mut ctx);
         }
@@ -367,8 +390,8 @@ fn note_end(r: Request<'_>, ctx: &mut RequestCtx) {
     let Some(sender) = attempt.sender.take() else { return };
     attempt.end = Some(format!("{who}: {}", sender.ending().as_str()));
     let begun = attempt.begun;
-    // Where the client has left, that is why.
-    if r.is_connected() {
+    // Where the client has left, that is why; and where it is slow to read, it may be.
+    if r.is_connected() && r.is_drained() {
         origin::broke_off(r, LocConf::of(r), ctx, begun);
     }
 }
@@ -513,7 +536,12 @@ pub(crate) fn run(r: Request<'_>) {
         && !u.is_run_time_origin()
     {
         // Without memory, the location's own time-out holds.
-        let _ = u.limit_silence(stall);
+        let settings = u.limit_silence(stall).unwrap_or_default();
+        if let Some(main) = r.main().ctx::<Docker>()
+            && let Some(download) = &mut main.borrow_mut().download
+        {
+            download.attempt.settings = settings;
+        }
     }
 }
 

@@ -11,7 +11,6 @@ use rules::kind::{self, Kind};
 use crate::conf::LocConf;
 use crate::ctx::RequestCtx;
 use crate::module::Docker;
-use crate::nginx::OK;
 use crate::nginx::body::Chain;
 use crate::nginx::conf::{Conf, Directive, SetError, set_once};
 use crate::nginx::log::Level;
@@ -37,42 +36,62 @@ pub(crate) struct Check {
     hash: Sha256,
     /// How many bytes are to come, if that is known.
     left: Option<u64>,
+    /// nginx's cache is to have it, if it is what was asked for.
+    is_cacheable: bool,
 }
 
-/// The digest that the answer's body is to have, if that can be checked; nginx said `rc` to its
-/// header, if it was sent.
-fn wanted<'r>(r: Request<'r>, rc: ngx_int_t) -> Option<(Digest, Upstream<'r>)> {
+/// The digest that the body of upstream's answer is to have, if that can be checked.
+fn wanted<'r>(r: Request<'r>) -> Option<(Digest, Upstream<'r>)> {
     if !LocConf::of(r).verifies() {
         return None;
     }
-    let u = resume::sending(r, rc).filter(|u| u.status() == 200)?;
+    let u = r.upstream().filter(|u| u.status() == 200 && origin::is_answer(r, *u))?;
     let uri = origin::uri(r, u);
     let request = kind::Request::of(b"GET", uri.as_bytes());
     let digest = Digest::parse(request.digest).filter(|_| request.kind == Kind::Blob)?;
-    u.line("Content-Encoding").is_none().then_some((digest, u))
+    let coding = u.line("Content-Encoding");
+    coding.is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity")).then_some((digest, u))
 }
 
-/// The answer is of no bytes, and not what was asked for. Its header alone would be all of it: so it
-/// is not sent.
+/// Sees the header of an answer before it goes out. `true`: the answer is of no bytes, and not what
+/// was asked for. Its header alone would be all of it: so it is not sent.
+///
+/// What is not looked at is not kept by nginx either: `proxy_store`, which has no way back, keeps no
+/// blob, and its cache none that comes for HEAD or for a subrequest.
 pub(crate) fn refuses(r: Request<'_>) -> bool {
-    let Some((wanted, u)) = wanted(r, OK) else { return false };
+    let Some((wanted, u)) = wanted(r) else { return false };
+    u.store_nothing();
+    if !resume::has_body(r) {
+        u.cache(false);
+        return false;
+    }
     let got = Sha256::default().finish();
     if u.content_length() != Some(0) || wanted == got {
         return false;
     }
     if let Ok(ctx) = r.ctx_or_default::<Docker>() {
-        refuse(r, &ctx.borrow(), &wanted, &got);
+        refuse(r, u, &ctx.borrow(), &wanted, &got);
     }
+    u.cache(false);
+    u.keep(origin::is_reusable(u));
     r.clear_response();
     true
 }
 
 /// The header of the answer has gone out, and nginx said `rc`.
 pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
-    let Some((wanted, u)) = wanted(r, rc) else { return };
+    if !LocConf::of(r).verifies() || resume::sending(r, rc).is_none() {
+        return;
+    }
+    let Some((wanted, u)) = wanted(r) else { return };
     if let Ok(ctx) = r.ctx_or_default::<Docker>() {
-        let hash = Sha256::default();
-        ctx.borrow_mut().check = Some(Check { wanted, hash, left: u.content_length() });
+        let check = Check {
+            wanted,
+            hash: Sha256::default(),
+            left: u.content_length(),
+            is_cacheable: u.is_cacheable(),
+        };
+        ctx.borrow_mut().check = Some(check);
     }
 }
 
@@ -80,7 +99,12 @@ pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
 /// not what was asked for. `r` is the request of `ctx`, or a subrequest for the rest of it.
 pub(crate) fn permits(r: Request<'_>, ctx: &mut RequestCtx, chain: Chain<'_>) -> bool {
     let Some(check) = &mut ctx.check else { return true };
-    let Check { hash, left, .. } = check;
+    let Check { hash, left, is_cacheable, .. } = check;
+    let u = r.upstream();
+    if let Some(u) = u.filter(|_| *is_cacheable) {
+        // nginx would go on for its cache where the client leaves, and nobody would look.
+        u.cache(false);
+    }
     let read = chain.read(r, |bytes| {
         hash.update(bytes);
         ControlFlow::Continue(())
@@ -95,20 +119,23 @@ pub(crate) fn permits(r: Request<'_>, ctx: &mut RequestCtx, chain: Chain<'_>) ->
 
     let Some(check) = ctx.check.take() else { return true };
     let (wanted, got) = (check.wanted, check.hash.finish());
-    if wanted == got {
-        return true;
+    let is_wanted = wanted == got;
+    if let Some(u) = u {
+        if !is_wanted {
+            refuse(r, u, ctx, &wanted, &got);
+        } else if check.is_cacheable {
+            u.cache(true);
+        }
     }
-    refuse(r, ctx, &wanted, &got);
-    false
+    is_wanted
 }
 
-fn refuse(r: Request<'_>, ctx: &RequestCtx, wanted: &Digest, got: &Digest) {
+fn refuse(r: Request<'_>, u: Upstream<'_>, ctx: &RequestCtx, wanted: &Digest, got: &Digest) {
+    // A direct answer has led nowhere, so that nobody has asked who that was.
+    let _ = ctx.primary.get_or_try_init(|| origin::primary(r, u));
     let who = origin::asked(ctx);
     r.log(
         Level::Error,
         format_args!("{who}: sent content with the digest \"{got}\" in place of \"{wanted}\""),
     );
-    if let Some(u) = r.upstream() {
-        u.keep_nothing();
-    }
 }

@@ -631,6 +631,7 @@ fn inherited_it_acts_on_the_registry_alone() {
         let whole = Response::new(200).header("ETag", "\"a\"").body(&blob);
         let rest = Response::new(206)
             .header("Content-Range", format!("bytes 1000-{}/{MB}", MB - 1))
+            .header("ETag", "\"a\"")
             .body(&blob[1000..]);
         if target != path {
             answers(

@@ -7,9 +7,11 @@
     reason = "a test that cannot go on says so and stops"
 )]
 
+use std::time::Duration;
+
 use support::{
-    CLOUDFLARE, End, Hub, Nginx, NginxBuilder, REGISTRY, Reply, Response, Shape, get, head, noise,
-    wait_for,
+    CLOUDFLARE, Connection, End, Hub, Nginx, NginxBuilder, REGISTRY, Reply, Response, Shape, get,
+    head, noise, wait_for,
 };
 
 const MB: usize = 1 << 20;
@@ -126,9 +128,12 @@ fn no_content_in_place_of_some_is_a_failure_to_fall_back_from() {
     answer(&hub, &Response::new(200));
     let nginx =
         mirror(&hub).server(&location(&format!("docker_fallback https://{MIRROR};"))).start();
-    let got = get(&nginx.url(&path)).send();
+    let got = get(&nginx.url(&path)).bearer("token").header("Accept", "a/b").send();
     assert!(got.complete && got.body == blob, "{}", got.status);
     nginx.wait_for_log(&format!("{CLOUDFLARE}: sent content with the digest"));
+    let asked = hub.last_request(MIRROR);
+    assert_eq!(asked.header("authorization"), Some("Bearer token"));
+    assert_eq!(asked.header("accept"), Some("a/b"));
 }
 
 #[test]
@@ -143,6 +148,45 @@ fn no_content_in_place_of_some_is_not_kept() {
         hub.off(REGISTRY);
         hub.route(REGISTRY, move |_| reply.clone());
         assert_eq!(get(&nginx.url(&path)).send().status, status, "{name}");
+    }
+}
+
+#[test]
+fn what_nobody_has_looked_at_is_not_kept() {
+    let (hub, path, blob, other) = hub();
+    let nginx = mirror(&hub)
+        .http("proxy_cache_path %prefix%/cache keys_zone=a:1m;")
+        .server(&location(
+            "docker_follow_redirect off; proxy_cache a; proxy_cache_valid 200 1m;
+             add_header X-Cache $upstream_cache_status;",
+        ))
+        .start();
+    let answers = |content: &[u8], shape| {
+        let reply = Reply::from(Response::new(200).body(content).shape(shape));
+        hub.off(REGISTRY);
+        hub.route(REGISTRY, move |_| reply.clone());
+    };
+    let url = nginx.url(&path);
+
+    // nginx asks GET for a HEAD where it has a cache.
+    answers(&other, Shape::Whole);
+    assert_eq!(head(&url).send().status, 200);
+
+    // The client leaves, and nginx would go on for its cache.
+    let pause = Duration::from_millis(Nginx::time(300));
+    answers(&other, Shape::PauseBody(MB / 2, pause));
+    let request = get(&url);
+    let mut client = Connection::open(&request).unwrap();
+    client.start(&request).unwrap();
+    assert_eq!(client.head("GET").unwrap().status, 200);
+    drop(client);
+    std::thread::sleep(pause * 2);
+
+    answers(&blob, Shape::Whole);
+    for want in ["MISS", "HIT"] {
+        let got = get(&url).send();
+        assert!(got.complete && got.body == blob, "{want}");
+        assert_eq!(got.header("x-cache"), Some(want));
     }
 }
 

@@ -91,16 +91,19 @@ fn is_strong(etag: &[u8]) -> bool {
 pub struct Promise {
     range: ContentRange,
     etag: Option<Vec<u8>>,
+    is_fixed: bool,
 }
 
 impl Promise {
-    /// What an answer promises that goes to the client.
+    /// What an answer promises that goes to the client. `is_fixed`: it was asked for by a digest,
+    /// which names one content for ever. Parts of anything else need a strong entity tag to be of one
+    /// whole (RFC 9110, section 15.3.7.3).
     ///
     /// # Errors
     ///
     /// If its rest could not be told: it is neither a 200 nor a 206 with one range, it is encoded,
-    /// or its length is not known.
-    pub fn of(answer: &Answer<'_>) -> Result<Self, Unfit> {
+    /// or its length is not known, or nothing tells it from what comes by that name later.
+    pub fn of(answer: &Answer<'_>, is_fixed: bool) -> Result<Self, Unfit> {
         if answer.is_ambiguous {
             return Err(Unfit::Ambiguous);
         }
@@ -120,7 +123,11 @@ impl Promise {
             }
             (status, _) => return Err(Unfit::Status(status)),
         };
-        Ok(Self { range, etag: answer.strong_etag().map(<[u8]>::to_vec) })
+        let etag = answer.strong_etag().map(<[u8]>::to_vec);
+        if etag.is_none() && !is_fixed {
+            return Err(Unfit::NoEtag);
+        }
+        Ok(Self { range, etag, is_fixed })
     }
 
     /// How many bytes it is.
@@ -179,6 +186,7 @@ impl Promise {
         }
         match (self.if_range(), answer.strong_etag()) {
             (Some(first), Some(now)) if first != now => Err(Unfit::Etag),
+            (Some(_), None) if !self.is_fixed => Err(Unfit::NoEtag),
             _ => Ok(()),
         }
     }
@@ -199,6 +207,8 @@ pub enum Unfit {
     Length,
     /// It is of something else, by its strong entity tag.
     Etag,
+    /// It has no strong entity tag, and may be of something else.
+    NoEtag,
 }
 
 impl fmt::Display for Unfit {
@@ -210,6 +220,7 @@ impl fmt::Display for Unfit {
             Self::Range => f.write_str("sent another range"),
             Self::Length => f.write_str("sent another length"),
             Self::Etag => f.write_str("sent another entity tag"),
+            Self::NoEtag => f.write_str("sent no strong entity tag"),
         }
     }
 }
@@ -262,11 +273,11 @@ mod tests {
     }
 
     fn whole() -> Promise {
-        Promise::of(&answer(200, 100, WHOLE)).unwrap()
+        Promise::of(&answer(200, 100, WHOLE), true).unwrap()
     }
 
     fn part() -> Promise {
-        Promise::of(&answer(206, 50, &[("Content-Range", "bytes 10-59/100")])).unwrap()
+        Promise::of(&answer(206, 50, &[("Content-Range", "bytes 10-59/100")]), true).unwrap()
     }
 
     #[test]
@@ -347,7 +358,7 @@ mod tests {
         assert_eq!((part.length(), part.is_whole(), part.if_range()), (50, false, None));
 
         let all = answer(206, 100, &[("content-range", "bytes 0-99/100"), ("Etag", "W/\"a\"")]);
-        let all = Promise::of(&all).unwrap();
+        let all = Promise::of(&all, true).unwrap();
         assert_eq!((all.length(), all.is_whole(), all.if_range()), (100, true, None));
     }
 
@@ -370,7 +381,7 @@ mod tests {
         for (name, status, length, lines, want) in rows {
             let lines = lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
             let answer = Answer::new(status, length, lines);
-            assert_eq!(Promise::of(&answer), Err(want), "{name}");
+            assert_eq!(Promise::of(&answer, true), Err(want), "{name}");
         }
     }
 
@@ -431,6 +442,25 @@ mod tests {
         let lines = [RANGE];
         let chunked = Answer { length: None, ..answer(206, 0, &lines) };
         assert_eq!(whole().accept(40, &chunked), Ok(()));
+    }
+
+    #[test]
+    fn what_may_change_needs_a_strong_entity_tag_in_both() {
+        const RANGE: (&str, &str) = ("Content-Range", "bytes 40-99/100");
+        for (name, lines) in [("none", &[][..]), ("a weak one", &[("ETag", "W/\"a\"")])] {
+            let promised = Promise::of(&answer(200, 100, lines), false);
+            assert_eq!(promised, Err(Unfit::NoEtag), "{name}");
+        }
+        let promise = Promise::of(&answer(200, 100, WHOLE), false).unwrap();
+        let rows: [(&str, Lines, Option<Unfit>); 4] = [
+            ("the same", &[RANGE, ("ETag", "\"a\"")], None),
+            ("another", &[RANGE, ("ETag", "\"b\"")], Some(Unfit::Etag)),
+            ("a weak one", &[RANGE, ("ETag", "W/\"a\"")], Some(Unfit::NoEtag)),
+            ("none", &[RANGE], Some(Unfit::NoEtag)),
+        ];
+        for (name, lines, want) in rows {
+            assert_eq!(promise.accept(40, &answer(206, 60, lines)).err(), want, "{name}");
+        }
     }
 
     #[test]

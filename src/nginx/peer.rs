@@ -443,7 +443,10 @@ unsafe fn has_surplus(peer: &Peer) -> bool {
     // SAFETY: plain fields of the upstream.
     unsafe {
         let u = peer.upstream;
-        let is_bodiless = peer.is_head || matches!((*u).headers_in.status_n, 204 | 304);
+        let headers = ptr::addr_of!((*u).headers_in);
+        let is_bodiless = peer.is_head
+            || matches!((*headers).status_n, 204 | 304)
+            || (*headers).content_length_n == 0;
         is_bodiless && (*u).buffer.last > (*u).buffer.pos
     }
 }

@@ -5,8 +5,10 @@
 //! the least recently used first; nobody waits and nobody fails for it.
 //!
 //! A worker may be killed at any instruction. nginx's master then takes the mutex from it; what it
-//! was changing stays usable, because buckets are changed by one store at a time, and the rest,
-//! the order of use, is made anew from them.
+//! was changing of ours stays usable, because buckets are changed by one store at a time, and the
+//! rest, the order of use, is made anew from them. What it had in its hands is lost to the zone: a
+//! blob that it was copying, or had not linked yet. nginx's own slab pool promises less: it is not
+//! repaired for those who die in the few instructions that change it.
 
 use core::cell::RefCell;
 use core::ffi::c_void;

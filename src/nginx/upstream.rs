@@ -15,7 +15,7 @@ use super::headers::{Line, lines};
 use super::location::Location;
 use super::request::Request;
 use super::resolver::socket_address;
-use super::{NoMemory, address, bytes};
+use super::{ERROR, NoMemory, address, bytes};
 
 /// How a connection came about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -86,12 +86,35 @@ impl<'r> Upstream<'r> {
 
     /// Lets nothing of its answer into a cache, or a file of `proxy_store`.
     pub(crate) fn keep_nothing(self) {
-        // SAFETY: bits of an upstream in the request's pool; nginx looks at them when the answer
-        // has come to its end.
+        self.cache(false);
+        self.store_nothing();
+    }
+
+    /// Lets nothing of its answer into a file of `proxy_store`. To be called before the body comes:
+    /// nginx would leave what it has written of it.
+    pub(crate) fn store_nothing(self) {
+        // SAFETY: a bit of an upstream in the request's pool, which nginx looks at when the answer's
+        // body begins, and ends.
+        unsafe { (*self.as_ptr()).set_store(0) };
+    }
+
+    /// nginx's cache is to have its answer.
+    pub(crate) fn is_cacheable(self) -> bool {
+        // SAFETY: a bit of an upstream in the request's pool.
+        #[cfg(ngx_feature = "http_cache")]
+        return unsafe { (*self.as_ptr()).cacheable() != 0 };
+        #[cfg(not(ngx_feature = "http_cache"))]
+        false
+    }
+
+    /// Lets its answer into nginx's cache, or not; it counts what was said last before its end.
+    pub(crate) fn cache(self, cache: bool) {
+        let _ = cache;
+        // SAFETY: a bit of an upstream in the request's pool; nginx looks at it when the answer has
+        // come to its end, or its client leaves.
+        #[cfg(ngx_feature = "http_cache")]
         unsafe {
-            #[cfg(ngx_feature = "http_cache")]
-            (*self.as_ptr()).set_cacheable(0);
-            (*self.as_ptr()).set_store(0);
+            (*self.as_ptr()).set_cacheable(cache.into());
         }
     }
 
@@ -355,22 +378,23 @@ impl<'r> Upstream<'r> {
     }
 
     /// Gives up on it when it has sent nothing for so many milliseconds, if the location would
-    /// wait for longer.
-    pub(crate) fn limit_silence(self, limit: u64) -> Result<(), NoMemory> {
+    /// wait for longer. `Some` is to be given back when all has come.
+    pub(crate) fn limit_silence(self, limit: u64) -> Result<Option<Settings>, NoMemory> {
         // SAFETY: the settings are the location's, or a copy that peer.rs has made; the copy here
         // lives in the request's pool as well, and nginx reads them anew whenever it sets a timer.
         unsafe {
             let u = self.as_ptr();
             let limit = ngx_msec_t::try_from(limit).unwrap_or(ngx_msec_t::MAX);
-            if (*(*u).conf).read_timeout <= limit {
-                return Ok(());
+            let settings = (*u).conf;
+            if (*settings).read_timeout <= limit {
+                return Ok(None);
             }
             let conf = ngx_palloc(self.request.pool(), size_of::<ngx_http_upstream_conf_t>())
                 .cast::<ngx_http_upstream_conf_t>();
             if conf.is_null() {
                 return Err(NoMemory);
             }
-            ptr::copy_nonoverlapping((*u).conf, conf, 1);
+            ptr::copy_nonoverlapping(settings, conf, 1);
             (*conf).read_timeout = limit;
             (*u).conf = conf;
 
@@ -379,8 +403,19 @@ impl<'r> Upstream<'r> {
             if !connection.is_null() && (*(*connection).read).timer_set() != 0 {
                 nginx_sys::ngx_add_timer((*connection).read, limit);
             }
+            Ok(Some(Settings { own: settings, limited: conf }))
         }
-        Ok(())
+    }
+
+    /// Gives it back what it was made with: since 1.29.7, nginx keeps a connection for requests that
+    /// have the same settings, by their address.
+    pub(crate) fn restore_settings(self, settings: Settings) {
+        // SAFETY: they come from `limit_silence`, of this upstream if it has the copy.
+        unsafe {
+            if (*self.as_ptr()).conf == settings.limited {
+                (*self.as_ptr()).conf = settings.own;
+            }
+        }
     }
 
     /// The connection that the answer comes by.
@@ -402,16 +437,22 @@ impl<'r> Upstream<'r> {
             }
             let room = (*buffer).end.offset_from_unsigned((*buffer).last);
             let Some(recv) = (*connection).recv else { return };
-            if let Ok(received) = usize::try_from(recv(connection, (*buffer).last, room)) {
+            let received = recv(connection, (*buffer).last, room);
+            if let Ok(received) = usize::try_from(received) {
                 (*buffer).last = (*buffer).last.add(received);
+            }
+            if matches!(received, 0 | ERROR) {
+                // nginx is to meet the end itself, if the answer goes on.
+                (*(*connection).read).set_ready(1);
             }
         }
     }
 
-    /// Has the connection kept when nginx lets go of it: nothing of this answer is left in it.
-    pub(crate) fn keep(self) {
+    /// Has the connection kept when nginx lets go of it, or closed. `keep`: nothing of this answer is
+    /// left in it.
+    pub(crate) fn keep(self, keep: bool) {
         // SAFETY: a bit of an upstream in the request's pool.
-        unsafe { (*self.as_ptr()).set_keepalive(1) };
+        unsafe { (*self.as_ptr()).set_keepalive(keep.into()) };
     }
 
     /// Gives the connection back and forgets the answer. `keep`: nothing of this answer is left
@@ -446,6 +487,12 @@ impl<'r> Upstream<'r> {
             }
         }
     }
+}
+
+/// What an upstream was made with, and the copy that limits its silence.
+pub(crate) struct Settings {
+    own: *mut ngx_http_upstream_conf_t,
+    limited: *mut ngx_http_upstream_conf_t,
 }
 
 /// A connection to an upstream, while it is open and until right after it was closed.

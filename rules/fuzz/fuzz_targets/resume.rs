@@ -5,8 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use rules::resume::{Answer, ContentRange, Promise};
 
-fuzz_target!(|data: (u16, Option<u64>, u64, &[u8])| {
-    let (status, length, received, text) = data;
+fuzz_target!(|data: (u16, Option<u64>, u64, bool, &[u8])| {
+    let (status, length, received, is_fixed, text) = data;
     let mut parts = text.splitn(2, |byte| *byte == 0);
     let (range, etag) = (parts.next().unwrap_or_default(), parts.next());
 
@@ -20,10 +20,11 @@ fuzz_target!(|data: (u16, Option<u64>, u64, &[u8])| {
     let lines = std::iter::once((b"Content-Range".as_slice(), range))
         .chain(etag.map(|etag| (b"ETag".as_slice(), etag)));
     let answer = Answer::new(status, length, lines);
-    let Ok(promise) = Promise::of(&answer) else {
+    let Ok(promise) = Promise::of(&answer, is_fixed) else {
         return;
     };
     assert!(status == 200 || status == 206);
+    assert!(is_fixed || promise.if_range().is_some());
     assert_eq!(Some(promise.length()), length);
     assert_eq!(promise.range(received).is_some(), received < promise.length());
     if let Some(etag) = promise.if_range() {
