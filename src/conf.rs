@@ -181,7 +181,7 @@ impl LocConf {
         if let Some(errors) = &self.errors {
             return errors.acting(is_api).is_some_and(|on| *on);
         }
-        let rewrites = is_api && matches!(self.realm, Some(Realm::Request | Realm::Url(_)));
+        let rewrites = is_api && self.rewrites_realm();
         let follows = || self.follow.as_ref()?.acting(is_api)?.as_ref();
         let falls_back = || self.fallback.as_ref()?.acting(is_api)?.first();
         let selects = is_api && self.registries.is_some();
@@ -190,8 +190,12 @@ impl LocConf {
 
     /// The status page counts its requests.
     pub(crate) fn is_counted(&self) -> bool {
-        let is_realm = !matches!(self.realm, None | Some(Realm::Off));
-        !self.is_status && (self.is_follow || self.ways.is_some() || is_realm)
+        !self.is_status && (self.is_follow || self.ways.is_some() || self.rewrites_realm())
+    }
+
+    /// Clients ask this server for tokens.
+    pub(crate) fn rewrites_realm(&self) -> bool {
+        !matches!(self.realm, None | Some(Realm::Off))
     }
 
     /// There are fallback targets, for some request at least.

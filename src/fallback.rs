@@ -93,6 +93,7 @@ pub(crate) fn request(r: Request<'_>) -> fallback::Request {
         has_body: r.has_body(),
         authorization: authorization(r),
         looped: passes(r) > 0,
+        rewrites_realm: LocConf::of(r).rewrites_realm(),
     }
 }
 

@@ -303,7 +303,9 @@ fn pass_by(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, u: Upstream<'_>
         return None;
     }
     ctx.begin(u);
-    let refused = breaker::refuses(r, conf, &mut subject);
+    // Nothing is told of what came by here before, so that it probes for nobody.
+    let is_new = fallback::passes(r) == 0;
+    let refused = is_new.then(|| breaker::refuses(r, conf, &mut subject)).flatten();
     ctx.subject = Some(subject);
     let Refusal { reason, remaining } = refused?;
     ctx.remaining = remaining;
@@ -421,6 +423,10 @@ fn answered(
             r.log(Level::Error, format_args!("redirect is not followed, {why}"));
         }
     }
+    if matches!(u.status(), 401 | 407) && is_foreign(&ctx.borrow()) {
+        // The client's credentials are for the registry, which has sent it there without any.
+        failure = Some(answered_with(&asked(&ctx.borrow()), u.status()));
+    }
 
     let outcome = match failure {
         Some(_) => Outcome::Error,
@@ -444,6 +450,11 @@ fn answered(
     Ok(leave(r, ctx, u, next.location(ways)))
 }
 
+/// Who is being asked is where a redirect has led to another origin.
+fn is_foreign(ctx: &RequestCtx) -> bool {
+    ctx.destination.as_ref().is_some_and(|destination| destination.relation == Relation::Foreign)
+}
+
 /// The backend that is being asked, or has led to who is. In quiet times the primary was asked
 /// without a look at its breaker.
 pub(crate) fn subject(r: Request<'_>, ctx: &RequestCtx, uri: &str) -> Option<Subject> {
@@ -462,7 +473,8 @@ fn report(
     u: Option<Upstream<'_>>,
     candidates: &mut Candidates,
 ) {
-    if !breaker::is_news(r, conf, outcome, u) {
+    // Who says that the request came by here before has made it fail, whoever was asked.
+    if !breaker::is_news(r, conf, outcome, u) || fallback::passes(r) > 0 {
         return;
     }
     let Some(subject) = subject(r, ctx, uri) else { return };
@@ -546,8 +558,13 @@ fn is_interesting(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) -> bool {
 
 /// The answer that goes to the client comes from `ctx`'s destination.
 fn pass(r: Request<'_>, ctx: &mut RequestCtx) -> Result<(), NoMemory> {
-    // A download may last for hours, and nobody else is asked any more, unless it breaks off.
-    if let Some(primary) = ctx.primary.get_mut().filter(|_| !LocConf::of(r).may_resume()) {
+    // A download may last for hours, and nobody else is asked any more, unless it breaks off, or is
+    // refused for what it is.
+    let conf = LocConf::of(r);
+    if let Some(primary) = ctx.primary.get_mut()
+        && !conf.may_resume()
+        && !conf.verifies()
+    {
         primary.lines = Vec::new();
     }
     let is_foreign = ctx.destination.as_ref().is_some_and(|d| d.relation != Relation::Same);
@@ -557,7 +574,7 @@ fn pass(r: Request<'_>, ctx: &mut RequestCtx) -> Result<(), NoMemory> {
         }
     }
     let uri = first_uri(ctx);
-    match LocConf::of(r).targets(&uri).get(ctx.target.wrapping_sub(1)) {
+    match conf.targets(&uri).get(ctx.target.wrapping_sub(1)) {
         Some(target) => {
             let who = target.base.authority();
             errors::warn(r, &format!("answered by fallback {who} ({})", ctx.outcomes.join("; ")))
@@ -795,7 +812,7 @@ fn original(r: Request<'_>, u: Upstream<'_>, ctx: &RequestCtx) -> Answer {
         .filter(|line| !(is_foreign && request::speaks_for_origin(line.name())))
         .map(|line| (line.name().to_vec(), line.value().to_vec()))
         .collect();
-    answer_of(u, lines, r.content_type(), r, &asked(ctx), false)
+    answer_of(u, lines, r.content_type(), r, &asked(ctx), errors::acts(r), false)
 }
 
 /// An answer with the status of `u` and its body, if that was small; else registry JSON.
@@ -805,11 +822,12 @@ fn answer_of(
     content_type: &[u8],
     r: Request<'_>,
     who: &str,
+    tells_errors: bool,
     yields_to_error_page: bool,
 ) -> Answer {
     let status = u.status();
     lines.retain(|(name, _)| !is_set_anew(name));
-    let is_markup = status >= 400 && errors::acts(r) && error::is_markup(content_type);
+    let is_markup = status >= 400 && tells_errors && error::is_markup(content_type);
     let (content_type, body) = match whole_body(u) {
         Body::Whole(_) if r.is_head() && !is_markup => (content_type.to_vec(), Vec::new()),
         Body::Whole(body) if !is_markup => (content_type.to_vec(), body.into_owned()),
@@ -1012,6 +1030,7 @@ fn gave_up(
     });
     let Some(u) = u else { return Err(status) };
     let has_left = !is_primarys(r, ways, u);
+    let tells_errors = errors::acts(r);
 
     let mut ctx = ctx.borrow_mut();
     if !has_left {
@@ -1039,10 +1058,15 @@ fn gave_up(
     }
     if ctx.target == 0 && u.status() == status {
         let lines = u.lines().map(|line| (line.name().to_vec(), line.value().to_vec()));
-        let lines: Vec<_> = lines.filter(|(name, _)| !request::speaks_for_origin(name)).collect();
+        let is_foreign = is_foreign(&ctx);
+        let is_told = |name: &[u8]| {
+            let is_challenge = is_foreign && name.eq_ignore_ascii_case(b"WWW-Authenticate");
+            !is_challenge && !request::speaks_for_origin(name)
+        };
+        let lines: Vec<_> = lines.filter(|(name, _)| is_told(name)).collect();
         let content_type = u.line("Content-Type").unwrap_or_default();
         let who = asked(&ctx);
-        ctx.original = Some(answer_of(u, lines, content_type, r, &who, true));
+        ctx.original = Some(answer_of(u, lines, content_type, r, &who, tells_errors, true));
         ctx.remaining = breaker::remaining(u).map(|remaining| remaining.requests);
     }
     Ok(go_on(r, conf, &mut ctx, &uri, step, outcome, failure))

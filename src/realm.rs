@@ -7,6 +7,7 @@ use rules::directive::{self, Realm as Argument};
 use rules::{authority, challenge};
 
 use crate::conf::LocConf;
+use crate::ctx::{Relation, RequestCtx};
 use crate::module::Docker;
 use crate::nginx::conf::{ComplexValue, Conf, Directive, SetError, set_once};
 use crate::nginx::log::Level;
@@ -43,14 +44,15 @@ impl Directive for RealmRewrite {
     }
 }
 
-/// Rewrites the challenges that came from upstream; not those of `auth_basic` or `add_header`.
+/// Rewrites the challenges that came from upstream; not those of `auth_basic` or `add_header`. What a
+/// fallback says of realms stays for no client, and what a redirect's target says goes to none: only
+/// the registry itself names those who get its clients' credentials.
 ///
 /// A line is upstream's if its value lies where upstream's line has it: nginx copies the line, not
 /// its bytes, from upstream, from its cache, and when it intercepts errors.
 pub(crate) fn filter(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
-    let Some(realm @ (Realm::Request | Realm::Url(_))) = &conf.realm else { return };
     // fastcgi_pass and its siblings have upstreams too.
-    if !u.is_of_http() {
+    if !(conf.rewrites_realm() || conf.is_follow) || !u.is_of_http() {
         return;
     }
     let mut base = None;
@@ -60,37 +62,59 @@ pub(crate) fn filter(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
         if !is_upstreams {
             continue;
         }
-        let Some(base) = base.get_or_insert_with(|| self::base(r, realm)) else { return };
         let ctx = r.ctx::<Docker>().map(RefCell::borrow);
-        let service = ctx.as_ref().and_then(|ctx| ctx.service.as_ref());
-        let rewritten = match service.and_then(|service| service.asked()) {
-            Some(asked) => challenge::rewrite_bearer(line.value(), |bearer| {
-                token::challenge(r, asked, base, bearer)
-            }),
-            None => challenge::rewrite_realm(line.value(), base),
+        let destination = ctx.as_ref().and_then(|ctx| ctx.destination.as_ref());
+        let relation = destination.map_or(Relation::Same, |destination| destination.relation);
+        let base = base.get_or_insert_with(|| self::base(r, conf));
+        let value = match (base, relation) {
+            (Some(base), Relation::Same | Relation::Fallback) => {
+                rewritten(r, ctx.as_deref(), line.value(), base, relation)
+            }
+            (None, _) | (_, Relation::Foreign) => None,
         };
-        match rewritten {
-            Ok(Some(value)) => {
+        match value {
+            Some(value) => {
                 if line.set_value(r, &value).is_err() {
                     return;
                 }
             }
-            Ok(None) => {}
-            Err(error) => r.log(
-                Level::Warn,
-                format_args!(
-                    "upstream sent invalid \"WWW-Authenticate\" header: \"{}\", {error}, passed \
-                     unchanged",
-                    line.value().escape_ascii()
-                ),
-            ),
+            None if relation == Relation::Same => {}
+            None => line.remove(),
         }
     }
 }
 
+/// The challenge that the client gets; `None` if it is none that can be rewritten.
+fn rewritten(
+    r: Request<'_>,
+    ctx: Option<&RequestCtx>,
+    value: &[u8],
+    base: &[u8],
+    relation: Relation,
+) -> Option<Vec<u8>> {
+    let service = ctx.and_then(|ctx| ctx.service.as_ref());
+    let rewritten = match service.and_then(|service| service.asked()) {
+        Some(asked) => challenge::rewrite_bearer(value, |bearer| {
+            token::challenge(r, asked, base, bearer, relation)
+        }),
+        None => challenge::rewrite_realm(value, base),
+    };
+    rewritten.unwrap_or_else(|error| {
+        let fate = if relation == Relation::Same { "passed unchanged" } else { "dropped" };
+        r.log(
+            Level::Warn,
+            format_args!(
+                "upstream sent invalid \"WWW-Authenticate\" header: \"{}\", {error}, {fate}",
+                value.escape_ascii()
+            ),
+        );
+        None
+    })
+}
+
 /// What the realm begins with in answers to this request; `None` if it must stay as it is.
-fn base(r: Request<'_>, realm: &Realm) -> Option<Vec<u8>> {
-    match realm {
+fn base(r: Request<'_>, conf: &LocConf) -> Option<Vec<u8>> {
+    match conf.realm.as_ref()? {
         Realm::Off => None,
         Realm::Request => {
             let host = r.authority().filter(|host| authority::is_valid(host))?;

@@ -17,7 +17,7 @@ use rules::registry::{Registries, is_form, with_query};
 use rules::ticket::{Key, Ticket};
 
 use crate::conf::MainConf;
-use crate::ctx::Answer;
+use crate::ctx::{Answer, Relation};
 use crate::module::Docker;
 use crate::nginx::conf::{Conf, Directive, SetError};
 use crate::nginx::log::Level;
@@ -64,17 +64,22 @@ pub(crate) fn random_key() -> io::Result<Key> {
 
 /// The challenge of a registry, for the client that `asked`: `base` and a ticket in place of the
 /// realm. A realm that the registry may not have its tokens from stays: whoever asked there would
-/// send it credentials by our leave.
+/// send it credentials by our leave. In place of what a fallback says, it is the registry's own.
 pub(crate) fn challenge(
     r: Request<'_>,
     asked: &Asked,
     base: &[u8],
     bearer: &Bearer,
+    relation: Relation,
 ) -> Option<Bearer> {
     let route = asked.route()?;
     let registry = &route.registry;
     let key = r.main_conf::<Docker>().token_key.as_ref()?;
-    if !Url::parse(bearer.realm.as_bytes()).is_ok_and(|realm| registry.trusts(&realm)) {
+    let (realm, service) = if relation != Relation::Same {
+        let own = registry.realms.first()?;
+        let realm = format!("{}://{}{}", own.scheme.as_str(), own.authority(), own.uri);
+        (realm, registry.service.clone())
+    } else if !Url::parse(bearer.realm.as_bytes()).is_ok_and(|realm| registry.trusts(&realm)) {
         r.log(
             Level::Warn,
             format_args!(
@@ -84,12 +89,10 @@ pub(crate) fn challenge(
             ),
         );
         return None;
-    }
-    let ticket = Ticket::Realm {
-        registry: registry.name.clone(),
-        realm: bearer.realm.clone(),
-        service: bearer.service.clone(),
+    } else {
+        (bearer.realm.clone(), bearer.service.clone())
     };
+    let ticket = Ticket::Realm { registry: registry.name.clone(), realm, service };
     let base = str::from_utf8(base).ok()?.trim_end_matches('/');
     Some(Bearer {
         realm: format!("{base}/token/{}", ticket.seal(key)),

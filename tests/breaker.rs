@@ -649,6 +649,26 @@ fn without_a_fallback_the_registry_is_always_asked() {
 }
 
 #[test]
+fn what_a_client_says_of_loops_is_charged_to_nobody() {
+    let hub = hub();
+    let digest = hub.add_blob(b"content".to_vec());
+    let blob = format!("/v2/library/x/blobs/{digest}");
+    let nginx = start(
+        &hub,
+        &format!("{} docker_follow_redirect on private={};", fallback(), hub.network()),
+    );
+    let _ = get(&nginx.url(&blob)).send();
+    let id = hub.last_request(CLOUDFLARE).header("cdn-loop").unwrap().to_owned();
+    for _ in 0..5 {
+        let looped = get(&nginx.url(&blob)).header("CDN-Loop", format!("{id}, {id}")).send();
+        assert_eq!(looped.status, 502);
+    }
+    let answer = get(&nginx.url(&blob)).send();
+    assert_eq!((answer.status, answer.header("x-fallback")), (200, None));
+    assert!(!nginx.errors().contains("breaker is open"), "{}", nginx.errors());
+}
+
+#[test]
 fn what_may_not_fall_back_is_not_diverted() {
     let hub = hub();
     hub.on_times(REGISTRY, "/", 1, Fault::Hap429);

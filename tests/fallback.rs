@@ -435,7 +435,7 @@ fn a_target_may_be_anywhere_that_the_configuration_says() {
 #[test]
 fn whoever_serves_first_answers() {
     let hub = hub_with(Fault::TooManyRequests);
-    let nginx = start(&hub, &chain_of_two());
+    let nginx = start(&hub, &format!("docker_realm_rewrite on; {}", chain_of_two()));
     let served = [
         ("200", Response::text(200, "yes")),
         ("203", Response::text(203, "yes")),
@@ -503,12 +503,23 @@ fn a_target_that_refuses_the_token_is_passed_over() {
     let challenge = Response::error(401, "UNAUTHORIZED", "not mine")
         .header("WWW-Authenticate", "Bearer realm=\"https://first.example/token\"");
     hub.on(FIRST, "/", Fault::Answer(challenge.into()));
-    let nginx = start(&hub, &chain_of_two());
+    let location = format!("location / {{ {} proxy_pass https://{REGISTRY}; }}", chain_of_two());
+    let nginx = mirror(&hub)
+        .server(&format!("docker_realm_rewrite on; {location}"))
+        .server(&location)
+        .start();
 
-    assert_served(&get(&nginx.url(PATH)).bearer("token").send(), SECOND, "with a token");
-    let anonymous = get(&nginx.url(PATH)).send();
+    let [here, there] = [0, 1].map(|server| nginx.url_of(server, PATH));
+    assert_served(&get(&here).bearer("token").send(), SECOND, "with a token");
+    let anonymous = get(&here).send();
     assert_eq!((anonymous.status, anonymous.header("x-origin")), (401, Some(FIRST)));
     assert!(anonymous.header("www-authenticate").is_some());
+
+    // Where realms stay, it would say who gets the client's password.
+    assert_served(&get(&there).send(), SECOND, "realms stay");
+    hub.on(SECOND, "/", Fault::Status(503));
+    let original = get(&there).send();
+    assert_eq!((original.status, original.header("www-authenticate")), (429, None));
 }
 
 #[test]
@@ -523,6 +534,31 @@ fn the_challenge_of_a_target_leads_to_this_mirror_as_well() {
         answer.header("www-authenticate"),
         Some("Bearer realm=\"http://mirror.example.com:5000/token\",service=\"a\"")
     );
+
+    for challenge in ["Bearer realm=\"https://first.example/token", "Basic"] {
+        let challenge = Response::error(401, "UNAUTHORIZED", "who?")
+            .header("WWW-Authenticate", challenge)
+            .header("Proxy-Authenticate", "Basic realm=\"a\"")
+            .header("Authentication-Info", "nextnonce=\"a\"");
+        hub.on(FIRST, "/", Fault::Answer(challenge.into()));
+        let answer = get(&nginx.url(PATH)).send();
+        for name in ["www-authenticate", "proxy-authenticate", "authentication-info"] {
+            assert_eq!(answer.header(name), None, "what is not rewritten does not stay");
+        }
+    }
+}
+
+#[test]
+fn an_intercepted_answer_outside_the_api_is_told_too() {
+    let hub = hub_with(Fault::Status(502));
+    let nginx =
+        start(&hub, &format!("docker_fallback https://{FIRST}; proxy_intercept_errors on;"));
+    hub.on(FIRST, "/", Fault::Status(404));
+    for uri in ["/token?service=a", PATH] {
+        let answer = get(&nginx.url(uri)).send();
+        assert_eq!(answer.status, 502, "{uri}");
+    }
+    assert!(!nginx.errors().contains("panicked"), "{}", nginx.errors());
 }
 
 #[test]

@@ -430,6 +430,45 @@ fn another_origin_does_not_speak_for_the_mirror() {
 }
 
 #[test]
+fn the_challenge_of_another_origin_is_its_failure() {
+    const REALM: &str = "Bearer realm=\"https://evil.example/token\",service=\"a\"";
+    let hub = Hub::with_mirrors(&[OTHER]);
+    hub.add_host_as(CDN, Kind::Blank);
+    lead(&hub, &format!("https://{CDN}/x"));
+    let nginx = mirror(&hub)
+        .server(&server(&hub, ""))
+        .server(&server(&hub, "docker_realm_rewrite on;"))
+        .server(&server(&hub, "proxy_intercept_errors on; error_page 401 /page;"))
+        .server(&server(&hub, &format!("docker_fallback https://{OTHER};")))
+        .start();
+    for status in [401, 407] {
+        let challenge = Response::error(status, "UNAUTHORIZED", "who?")
+            .header("WWW-Authenticate", REALM)
+            .header("Proxy-Authenticate", "Basic realm=\"a\"");
+        hub.on(CDN, "/", Fault::Answer(challenge.into()));
+        for server in 0..3 {
+            let answer = get(&nginx.url_of(server, "/v2/x")).send();
+            assert_eq!(answer.status, 502, "{status}, {server}");
+            let text = answer.text();
+            assert!(text.contains(&format!("CDN {CDN}: ")), "{text}");
+            assert!(text.contains(&status.to_string()), "{text}");
+            assert_eq!(answer.header("www-authenticate"), None);
+        }
+        let answer = get(&nginx.url_of(3, "/v2/library/x/manifests/latest")).send();
+        assert_eq!((answer.status, answer.header("x-served-by")), (200, Some(OTHER)), "{status}");
+    }
+    // Whatever else it comes with.
+    for status in [200, 403, 503] {
+        let answer = Response::text(status, "text").header("WWW-Authenticate", REALM);
+        hub.on(CDN, "/", Fault::Answer(answer.into()));
+        for server in 0..3 {
+            let answer = get(&nginx.url_of(server, "/v2/x")).send();
+            assert_eq!((answer.status, answer.header("www-authenticate")), (status, None));
+        }
+    }
+}
+
+#[test]
 fn the_same_origin_goes_on_speaking_for_itself() {
     let hub = start_hub();
     let nginx = start(&hub, "proxy_cookie_domain example.com mirror.example;");

@@ -115,6 +115,8 @@ pub struct Request {
     pub authorization: Authorization,
     /// Our own name is in the request's `CDN-Loop`: it came by here before.
     pub looped: bool,
+    /// Clients ask here for tokens, whatever a challenge says.
+    pub rewrites_realm: bool,
 }
 
 impl Request {
@@ -194,7 +196,7 @@ pub fn decide(
     let serves = if target == 0 {
         !conditions.matches(outcome) || !request.may_fall_back()
     } else {
-        serves(outcome, request.authorization)
+        serves(outcome, request)
     };
     match next {
         _ if serves => Step::Answer,
@@ -206,11 +208,14 @@ pub fn decide(
 }
 
 /// Whether the answer of a fallback is of use to the client: content, "not modified", "no such
-/// range", or the challenge that tells an anonymous client where tokens are.
-fn serves(outcome: Outcome, authorization: Authorization) -> bool {
+/// range", or the challenge that tells an anonymous client where tokens are, if that is here: a
+/// fallback has no say in where credentials go.
+fn serves(outcome: Outcome, request: &Request) -> bool {
     match outcome {
         Outcome::Status(200..=299 | 304 | 416) => true,
-        Outcome::Status(401) => authorization == Authorization::None,
+        Outcome::Status(401) => {
+            request.rewrites_realm && request.authorization == Authorization::None
+        }
         Outcome::Status(_) | Outcome::Error | Outcome::Timeout | Outcome::Page => false,
     }
 }
@@ -273,6 +278,7 @@ mod tests {
         has_body: false,
         authorization: Authorization::None,
         looped: false,
+        rewrites_realm: true,
     };
     const LIMITED: Outcome = Outcome::Status(429);
 
@@ -373,6 +379,7 @@ mod tests {
     #[test]
     fn a_target_serves_or_the_next_is_asked() {
         let with_token = Request { authorization: Authorization::Bearer, ..PULL };
+        let with_realm = Request { rewrites_realm: false, ..PULL };
         let rows = [
             ("200", Outcome::Status(200), PULL, true),
             ("206", Outcome::Status(206), PULL, true),
@@ -380,6 +387,7 @@ mod tests {
             ("416", Outcome::Status(416), PULL, true),
             ("challenge", Outcome::Status(401), PULL, true),
             ("token not taken", Outcome::Status(401), with_token, false),
+            ("challenge that stays", Outcome::Status(401), with_realm, false),
             ("redirect that is not followed", Outcome::Status(307), PULL, false),
             ("403", Outcome::Status(403), PULL, false),
             ("404", Outcome::Status(404), PULL, false),

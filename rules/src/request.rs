@@ -167,11 +167,12 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
     is_one_of(name, &NEVER) || syntax::strip_prefix_any_case(name, b"content-").is_some()
 }
 
-fn is_public(name: &[u8]) -> bool {
+/// A line that says what is asked for, and nothing about who asks.
+pub(crate) fn is_public(name: &[u8]) -> bool {
     is_one_of(name, &PUBLIC) || syntax::strip_prefix_any_case(name, b"if-").is_some()
 }
 
-fn is_one_of(name: &[u8], names: &[&str]) -> bool {
+pub(crate) fn is_one_of(name: &[u8], names: &[&str]) -> bool {
     names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
@@ -209,11 +210,19 @@ fn ends_word(byte: u8) -> bool {
 }
 
 /// Whether a header of an answer speaks for the origin that a client asked, so that it must not
-/// come from another one: cookies, promises about https and other ports, and `X-Accel-*`, which
-/// are orders to nginx.
+/// come from another one: cookies, promises about https and other ports, what concerns credentials,
+/// and `X-Accel-*`, which are orders to nginx.
 pub fn speaks_for_origin(name: &[u8]) -> bool {
-    const NAMES: [&str; 5] =
-        ["set-cookie", "set-cookie2", "strict-transport-security", "alt-svc", "clear-site-data"];
+    const NAMES: [&str; 8] = [
+        "set-cookie",
+        "set-cookie2",
+        "strict-transport-security",
+        "alt-svc",
+        "clear-site-data",
+        "proxy-authenticate",
+        "authentication-info",
+        "proxy-authentication-info",
+    ];
     is_one_of(name, &NAMES) || syntax::strip_prefix_any_case(name, b"x-accel-").is_some()
 }
 

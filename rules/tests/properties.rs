@@ -323,11 +323,12 @@ proptest! {
         outcomes in vec(outcome(), 10), targets in 0_usize..8,
         passed_by in vec(0_usize..9, 0..9),
         get_or_head in any::<bool>(), has_body in any::<bool>(), looped in any::<bool>(),
+        rewrites_realm in any::<bool>(),
         authorization in select(vec![
             Authorization::None, Authorization::Bearer, Authorization::Other,
         ]),
     ) {
-        let request = Request { get_or_head, has_body, authorization, looped };
+        let request = Request { get_or_head, has_body, authorization, looped, rewrites_realm };
         let conditions = Conditions::default();
         let mut queue = Queue::default();
         passed_by.into_iter().for_each(|target| queue.pass_by(target));

@@ -1,6 +1,9 @@
 //! Tokens of every registry's realm, by tickets.
 
-use support::{Answer, Hub, Kind, Nginx, NginxBuilder, Recorded, Reply, Response, get, request};
+use support::{
+    Answer, Fault, Hub, Kind, Nginx, NginxBuilder, REGISTRY, Recorded, Reply, Response, get,
+    request,
+};
 
 use crate::{LOCATIONS, http_conf};
 
@@ -314,6 +317,26 @@ fn a_realm_that_the_registry_may_not_name_stays() {
     let refused = get(&nginx.url("/v2/ghcr.io/a/manifests/1")).send();
     assert_eq!(parameter(&refused, "realm"), Some(evil));
     nginx.wait_for_log("realm \"https://evil.example/token\" is not declared for registry ghcr.io");
+}
+
+#[test]
+fn a_fallback_has_no_say_in_where_credentials_go() {
+    const FALLBACK: &str = "fallback.example";
+    let hub = hub();
+    hub.add_host_as(FALLBACK, Kind::Blank);
+    hub.on(REGISTRY, "/", Fault::Status(503));
+    let evil = "https://fallback.example/token";
+    challenge(&hub, FALLBACK, evil, Some("evil"), "");
+    let nginx = mirror(&hub, &format!("docker_fallback https://{FALLBACK};")).start();
+    let challenged = get(&nginx.url("/v2/a/b/manifests/1")).send();
+    assert_eq!(parameter(&challenged, "scope"), Some("repository:a/b:pull"));
+    let before = hub.counts(FALLBACK).requests;
+    let token = get(&nginx.url(&realm(&challenged))).header("Authorization", ALICE).send();
+    assert_eq!(token.status, 200, "{}", token.text());
+    let asked = hub.last_request("auth.docker.io");
+    assert_eq!(asked.header("authorization"), Some(ALICE));
+    assert!(asked.uri.contains("service=registry.docker.io"), "{}", asked.uri);
+    assert_eq!(hub.counts(FALLBACK).requests, before);
 }
 
 #[test]
