@@ -12,7 +12,7 @@ use core::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nginx_sys::ngx_int_t;
-use rules::digest::Key;
+use rules::digest::{Digest, Key};
 use rules::directive;
 use rules::kind;
 use rules::manifest::{self, Capture, Described, Entry, Kept, Progress, Reference, Turn, Wait};
@@ -132,6 +132,8 @@ struct Exchange {
     reference: Reference,
     /// Of the record about what the request names.
     key: [u64; 2],
+    /// Who is asked for it.
+    origin: Key,
     /// Which of the requests that are under way, in all workers.
     id: u64,
     stage: Stage,
@@ -308,11 +310,15 @@ fn begin(r: Request<'_>, cache: ManifestCache) -> Option<Manifest> {
         (None, Some((host, port))) => (host, port, r.query()),
         (None, None) => (r.authority().unwrap_or_default(), 0, r.query()),
     };
-    let Key(key) = Key::of(&[b"reference", host, &port.to_le_bytes()[..], path, query]);
+    let port = &port.to_le_bytes()[..];
+    let Key(key) = Key::of(&[b"reference", host, port, path, query]);
+    let origin = [b"origin", host, port];
+    let is_configured = meant.is_some() || upstream.is_some();
     let exchange = Exchange {
         cache,
         reference,
         key,
+        origin: if is_configured { Key::of_configured(&origin) } else { Key::of(&origin) },
         id: new_id(),
         // HEAD is upstream's to answer; what it says is noted.
         stage: if r.is_head() { Stage::Decided } else { Stage::New },
@@ -340,7 +346,7 @@ impl Exchange {
         let (key, id, zone) = (self.key, self.id, self.cache.zone);
         let (granted, wait) = (self.granted, self.wait);
         let by_digest = match &self.reference {
-            Reference::Digest(digest) if granted.is_none() => Some(manifest::key(digest).0),
+            Reference::Digest(digest) if granted.is_none() => Some(self.place(digest)),
             Reference::Digest(_) | Reference::Tag => granted,
         };
         let turn = zone.lock(|zone| {
@@ -365,6 +371,11 @@ impl Exchange {
             Some(Turn::Wait(wait)) => Next::Wait(wait),
             None | Some(Turn::Alone) => Next::Pass,
         }
+    }
+
+    /// Where a manifest is kept.
+    fn place(&self, digest: &Digest) -> [u64; 2] {
+        manifest::key(self.origin, digest).0
     }
 
     /// The manifest that an anonymous client had lately.
@@ -395,7 +406,7 @@ impl Exchange {
 
     /// The reference names this manifest.
     fn note(&self, granted: &Described<'_>) {
-        let Key(known) = manifest::key(&granted.digest);
+        let known = self.place(&granted.digest);
         self.cache.zone.lock(|zone| {
             let mut entry = entry(zone, self.key);
             if entry.known != known {
@@ -408,7 +419,7 @@ impl Exchange {
     /// The manifest on its way is there.
     fn keep(&mut self, capture: &Capture) {
         let zone = self.cache.zone;
-        let Key(key) = manifest::key(&capture.digest());
+        let key = self.place(&capture.digest());
         if !zone.keep_blob(key, capture.bytes()) {
             return;
         }
@@ -416,15 +427,14 @@ impl Exchange {
             Some(lead) => lead.kept = Some(key),
             None => zone.lock(|zone| end(zone, self.key, self.id, Some(key))),
         }
-        if let (Some(anonymous), Some(kept)) = (self.anonymous, Kept::read(capture.bytes())) {
-            remember(zone, anonymous, &kept);
+        if let Some(anonymous) = self.anonymous {
+            remember(zone, anonymous, key);
         }
     }
 }
 
-/// An anonymous client gets `kept` by upstream's leave.
-fn remember(zone: Zone, key: [u64; 2], kept: &Kept<'_>) {
-    let Key([low, high]) = manifest::key(&kept.digest);
+/// An anonymous client gets what is kept at `place`, by upstream's leave.
+fn remember(zone: Zone, key: [u64; 2], [low, high]: [u64; 2]) {
     zone.lock(|zone| zone.set_record(key, [low, high, now()]));
 }
 
@@ -481,20 +491,23 @@ fn serve<'r>(
     ctx: &RefCell<RequestCtx>,
     granted: &Described<'_>,
 ) -> Option<&'r [u8]> {
-    let mut ctx = ctx.borrow_mut();
-    let Exchange { cache, reference, .. } = ctx.manifest.exchange.as_ref()?;
-    let bytes = cache.zone.blob(r, manifest::key(&granted.digest).0)?;
-    let kept = Kept::read(bytes).filter(|kept| granted.grants(kept))?;
-    if cache.stale.is_some()
-        && let Some(asked) = asked(r, &ctx).filter(|asked| asked.is_anonymous)
-    {
-        remember(cache.zone, asked.key, &kept);
-    }
-    let from = match reference {
-        Reference::Digest(_) => Status::Hit,
-        Reference::Tag => Status::Revalidated,
+    let (kept, from) = {
+        let ctx = ctx.borrow();
+        let exchange = ctx.manifest.exchange.as_ref()?;
+        let (cache, place) = (exchange.cache, exchange.place(&granted.digest));
+        let bytes = cache.zone.blob(r, place)?;
+        let kept = Kept::read(bytes).filter(|kept| granted.grants(kept))?;
+        if cache.stale.is_some()
+            && let Some(asked) = asked(r, &ctx).filter(|asked| asked.is_anonymous)
+        {
+            remember(cache.zone, asked.key, place);
+        }
+        match exchange.reference {
+            Reference::Digest(_) => (kept, Status::Hit),
+            Reference::Tag => (kept, Status::Revalidated),
+        }
     };
-    ctx.manifest.status = Some(from);
+    ctx.borrow_mut().manifest.status = Some(from);
     Some(kept.body)
 }
 
@@ -510,17 +523,19 @@ pub(crate) fn asked_in_vain(
         return false;
     }
     stop_asking(r, ctx);
-    let mut ctx = ctx.borrow_mut();
     let is_failure = granted.is_none() && manifest::is_failure(status);
-    let stale = match &ctx.manifest.exchange {
-        Some(exchange) if is_failure => exchange.stale(r, &ctx),
-        _ => None,
+    // Variables of ours may be evaluated on the way.
+    let stale = {
+        let ctx = ctx.borrow();
+        let exchange = ctx.manifest.exchange.as_ref().filter(|_| is_failure);
+        exchange.and_then(|exchange| exchange.stale(r, &ctx))
     };
+    let mut ctx = ctx.borrow_mut();
     ctx.forget();
     let Manifest { status, exchange } = &mut ctx.manifest;
     if let Some(exchange) = exchange {
         r.set_redirects_left(exchange.redirects);
-        exchange.granted = granted.map(|granted| manifest::key(&granted.digest).0);
+        exchange.granted = granted.map(|granted| exchange.place(&granted.digest));
         let zone = exchange.cache.zone;
         if exchange.granted.is_some_and(|key| !zone.lock(|zone| zone.has_blob(key))) {
             // Another request may fetch it.

@@ -11,6 +11,8 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rules::digest::Digest;
 use support::{
     Answer, Connection, End, Fault, Hub, Image, Nginx, NginxBuilder, REGISTRY, Recorded, Reply,
@@ -1148,8 +1150,11 @@ fn anonymous_clients_get_what_anonymous_clients_had() {
 
             // A client with a name is told the truth.
             let alice = scene.hub.token_of("alice", REPOSITORY);
+            // As GitLab's deploy tokens, without a subject.
+            let nobody = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(r#"{"iss":"a"}"#));
             let personal = [
                 scene.bare(path).bearer(&alice),
+                scene.bare(path).bearer(&nobody),
                 scene.bare(path).bearer("opaque"),
                 scene.bare(path).header("Authorization", "Basic YTpi"),
                 scene.get(path).header("Cookie", "a=b"),
@@ -1174,11 +1179,25 @@ fn anonymous_clients_get_what_anonymous_clients_had() {
 }
 
 #[test]
+fn variables_of_the_module_may_name_what_a_connection_shows() {
+    let scene = scene_with(&format!(
+        "{STALE} proxy_ssl_certificate $docker_fallback; proxy_ssl_certificate_key $docker_fallback;"
+    ));
+    for want in ["MISS", "REVALIDATED"] {
+        assert_eq!(cache(&scene.get(TAG).send()), want);
+    }
+    scene.hub.on(REGISTRY, "/", Fault::Status(503));
+    assert_eq!(scene.get(TAG).send().status, 503, "a client certificate is somebody's");
+    assert!(!scene.nginx.errors().contains("panicked"), "{}", scene.nginx.errors());
+}
+
+#[test]
 fn what_needed_a_name_is_never_stale() {
-    let rows: [(&str, &str, &str); 5] = [
+    let rows: [(&str, &str, &str); 6] = [
         ("the client's token", "", "alice"),
         ("a password of the location's", "proxy_set_header Authorization \"Basic YTpi\";", ""),
         ("a key of the location's", "proxy_set_header X-Api-Key a;", ""),
+        ("a name of the location's", "proxy_set_header X-Remote-User alice;", ""),
         ("a cookie of the location's", "proxy_set_header Cookie a=b;", ""),
         ("no stale=", "docker_manifest_cache zone=docker;", ""),
     ];

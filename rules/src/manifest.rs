@@ -10,7 +10,7 @@ use crate::digest::{Digest, Key, Sha256};
 use crate::error;
 use crate::kind::{self, Kind};
 use crate::owner::Owner;
-use crate::request::asks_for_part;
+use crate::request::{self, asks_for_part};
 use crate::syntax;
 
 /// The longest media type that is kept, in bytes.
@@ -118,10 +118,10 @@ impl<'a> Described<'a> {
     }
 }
 
-/// Where a manifest is kept. The digest is a hash already; nobody can make a manifest that lies where
-/// something else does.
-pub fn key(digest: &Digest) -> Key {
-    digest.half().with(Key([u64::from_le_bytes(*b"manifest"), 0]))
+/// Where a manifest of `origin` is kept: another registry does not grant it. The digest is a hash
+/// already; nobody can make a manifest that lies where something else does.
+pub fn key(origin: Key, digest: &Digest) -> Key {
+    digest.half().with(origin).with(Key([u64::from_le_bytes(*b"manifest"), 0]))
 }
 
 /// A manifest as it is kept.
@@ -218,25 +218,34 @@ impl Capture {
     }
 }
 
-/// A field line that tells nothing of who asks, nor of who is asked for. Authorization is one if it
-/// is a token of anonymous clients; whatever looks like a secret is none.
+/// A field line that tells nothing of who asks: one that says what is asked for, or how it came here.
+/// Authorization is one if it is a token that was given to nobody in particular; what is not known
+/// may name somebody.
 pub fn is_public(name: &[u8], value: &[u8]) -> bool {
-    const SECRETS: [&[u8]; 9] = [
-        b"auth",
-        b"cookie",
-        b"credential",
-        b"key",
-        b"password",
-        b"secret",
-        b"session",
-        b"signature",
-        b"token",
+    /// Of connections, proxies and traces.
+    const OTHERS: [&str; 17] = [
+        "accept-language",
+        "baggage",
+        "cache-control",
+        "cdn-loop",
+        "connection",
+        "forwarded",
+        "host",
+        "traceparent",
+        "tracestate",
+        "upgrade",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-request-id",
     ];
     if name.eq_ignore_ascii_case(b"Authorization") {
-        return Owner::of(Some(value)) == Owner::Anonymous;
+        return Owner::is_nobodys(value);
     }
-    let name = name.to_ascii_lowercase();
-    !SECRETS.iter().any(|word| name.windows(word.len()).any(|part| part == *word))
+    request::is_public(name) || request::is_one_of(name, &OTHERS)
 }
 
 /// An answer of this status to a HEAD tells nothing of who may have what: the registry is limited
@@ -514,6 +523,8 @@ mod tests {
         let rows = [
             ("Accept", "a/b", true),
             ("X-Forwarded-For", "192.0.2.1", true),
+            ("if-none-match", "a", true),
+            ("Host", "registry-1.docker.io", true),
             ("User-Agent", "docker/27", true),
             ("Authorization", "Bearer e30.eyJzdWIiOiIifQ.c2ln", true),
             ("Authorization", "Bearer e30.eyJzdWIiOiJhbGljZSJ9.c2ln", false),
@@ -524,6 +535,8 @@ mod tests {
             ("PRIVATE-TOKEN", "a", false),
             ("X-Registry-Auth", "a", false),
             ("Proxy-Authorization", "Basic YTpi", false),
+            ("X-Remote-User", "alice", false),
+            ("X-SSL-Client-S-DN", "CN=alice", false),
         ];
         for (name, value, want) in rows {
             assert_eq!(is_public(name.as_bytes(), value.as_bytes()), want, "{name}: {value}");

@@ -4,7 +4,6 @@ use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
-use std::borrow::Cow;
 
 use crate::digest::Key;
 use crate::syntax;
@@ -27,9 +26,9 @@ pub enum Owner {
 }
 
 #[derive(Deserialize)]
-struct Claims<'a> {
-    #[serde(borrow, default)]
-    sub: Option<Cow<'a, str>>,
+struct Claims {
+    #[serde(default)]
+    sub: Option<String>,
 }
 
 impl Owner {
@@ -46,7 +45,7 @@ impl Owner {
             rest.strip_prefix(b" ").map(<[u8]>::trim_ascii_start)
         };
         if let Some(token) = of_scheme(b"Bearer") {
-            return match subject(token) {
+            return match claims(token).map(|claims| claims.sub.unwrap_or_default()) {
                 Some(subject) if subject.is_empty() => Self::Anonymous,
                 Some(subject) => Self::account(b"sub", subject.as_bytes()),
                 None => Self::account(b"token", token),
@@ -59,13 +58,22 @@ impl Owner {
         }
     }
 
+    /// Reads the value of an `Authorization` header: a token that was given to nobody in particular,
+    /// as Docker Hub gives them, whose subject is there and empty. One without a subject may be of
+    /// somebody all the same, as a deploy token of GitLab's is.
+    pub fn is_nobodys(authorization: &[u8]) -> bool {
+        let scheme = syntax::strip_prefix_any_case(syntax::trim_ows(authorization), b"Bearer ");
+        let claims = scheme.and_then(|token| claims(token.trim_ascii_start()));
+        claims.is_some_and(|claims| claims.sub.is_some_and(|subject| subject.is_empty()))
+    }
+
     fn account(what: &[u8], name: &[u8]) -> Self {
         Self::Account(Key::of(&[b"owner", what, name]))
     }
 }
 
-/// The subject of a JWT, empty if it has none; `None` if this is no JWT.
-fn subject(token: &[u8]) -> Option<String> {
+/// What a JWT claims; `None` if this is no JWT.
+fn claims(token: &[u8]) -> Option<Claims> {
     if token.len() > MAX_TOKEN {
         return None;
     }
@@ -76,8 +84,7 @@ fn subject(token: &[u8]) -> Option<String> {
         return None;
     };
     let payload = BASE64URL.decode(payload).ok()?;
-    let claims: Claims<'_> = serde_json::from_slice(&payload).ok()?;
-    Some(claims.sub.unwrap_or_default().into_owned())
+    serde_json::from_slice(&payload).ok()
 }
 
 /// The user of `Basic` credentials (RFC 7617).
@@ -111,6 +118,23 @@ mod tests {
         ];
         for (name, claims) in rows {
             assert_eq!(owner(&jwt(claims)), Owner::Anonymous, "{name}");
+        }
+    }
+
+    #[test]
+    fn nobodys_token_says_so() {
+        let rows = [
+            ("Docker Hub's", jwt(r#"{"sub":""}"#), true),
+            ("another case", jwt(r#"{"sub":""}"#).replace("Bearer ", "bEARER   "), true),
+            ("no subject", jwt(r#"{"iss":"gitlab"}"#), false),
+            ("null", jwt(r#"{"sub":null}"#), false),
+            ("a subject", jwt(r#"{"sub":"alice"}"#), false),
+            ("no JWT", "Bearer opaque".to_owned(), false),
+            ("Basic", "Basic YTpi".to_owned(), false),
+            ("nothing", String::new(), false),
+        ];
+        for (name, value, want) in rows {
+            assert_eq!(Owner::is_nobodys(value.as_bytes()), want, "{name}");
         }
     }
 

@@ -64,6 +64,30 @@ fn manifests_of_one_name_are_kept_for_each_registry() {
 }
 
 #[test]
+fn a_manifest_of_one_registry_is_not_anothers_to_grant() {
+    let hub = hub();
+    let body = r#"{"schemaVersion":2,"annotations":{"of":"somebody"}}"#;
+    let digest = Digest::of(body.as_bytes()).to_string();
+    let answer = Response::new(200)
+        .header("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+        .header("Docker-Content-Digest", &digest);
+    let private = answer.clone().body(body);
+    hub.route(GHCR, move |_| private.clone().into());
+    // It knows digest and length, and not the content.
+    let lie = answer.body(" ".repeat(body.len()));
+    hub.route(QUAY, move |_| lie.clone().into());
+    let nginx = mirror(&hub, "docker_manifest_cache zone=docker;").http("docker_zone docker:1m;");
+    let nginx = nginx.start();
+    for _ in 0..2 {
+        let granted = get(&nginx.url(&format!("/v2/ghcr.io/a/b/manifests/{digest}"))).send();
+        assert_eq!(granted.text(), body);
+    }
+    assert_eq!(hub.last_request(GHCR).method, "HEAD");
+    let other = get(&nginx.url(&format!("/v2/quay.io/a/b/manifests/{digest}"))).send();
+    assert!(!other.text().contains("somebody"), "{}", other.text());
+}
+
+#[test]
 fn a_limited_registry_diverts_its_own_requests_alone() {
     let hub = hub();
     hub.add_host_as(FALLBACK, Kind::Mirror);
