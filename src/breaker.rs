@@ -4,6 +4,7 @@
 //! charged to the backend that leads there.
 
 use core::ffi::CStr;
+use core::mem;
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 
@@ -221,6 +222,43 @@ fn split(words: [u64; BREAKERS * BREAKER_WORDS]) -> [[u64; BREAKER_WORDS]; BREAK
 
 fn class_index(class: Class) -> usize {
     1 + Class::ALL.iter().position(|known| *known == class).unwrap_or(0)
+}
+
+/// A request that is noted as asked, and of which nothing was told yet. Where it ends so, as when its
+/// client leaves, it was no probe and was not counted.
+pub(crate) struct Pending {
+    zone: Zone,
+    subject: Subject,
+}
+
+impl Pending {
+    /// `None`: what is known of `subject` does not wait for it.
+    pub(crate) fn new(r: Request<'_>, subject: &Subject) -> Option<Self> {
+        let zone = r.main_conf::<Docker>().zone()?;
+        let counts = subject.class == Class::ManifestGet;
+        (counts || !subject.is_clean).then(|| Self { zone, subject: *subject })
+    }
+
+    /// What became of it was told.
+    pub(crate) fn end(self) {
+        mem::forget(self);
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.zone.lock(|zone| {
+            let mut known = Known::read(zone, &self.subject);
+            let before = known.records;
+            known.records.backend.told_nothing();
+            known.records.class.told_nothing();
+            if self.subject.class == Class::ManifestGet {
+                known.records.owner.told_nothing();
+                known.records.quota.told_nothing();
+            }
+            known.write(zone, &self.subject, &before);
+        });
+    }
 }
 
 /// Why a backend had better not be asked.

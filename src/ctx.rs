@@ -1,13 +1,14 @@
 //! What is known of one request.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::net::SocketAddr;
 
 use once_cell::unsync::OnceCell;
 use rules::fallback::Queue;
 use rules::location::Url;
 
-use crate::breaker::Subject;
+use crate::breaker::{Pending, Subject};
 use crate::manifest::Manifest;
 use crate::metrics::Counted;
 use crate::nginx::resolver::Lookup;
@@ -30,6 +31,8 @@ pub(crate) struct RequestCtx {
     pub(crate) upstream: Option<usize>,
     /// The backend that is being asked, where its breaker matters.
     pub(crate) subject: Option<Subject>,
+    /// Nothing was told yet of who is being asked.
+    pub(crate) pending: Cell<Option<Pending>>,
     /// What the status page has counted.
     pub(crate) counted: Option<Counted>,
     /// How long it took until the answer to the client began, in milliseconds.

@@ -307,6 +307,9 @@ fn pass_by(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, u: Upstream<'_>
     let is_new = fallback::passes(r) == 0;
     let refused = is_new.then(|| breaker::refuses(r, conf, &mut subject)).flatten();
     ctx.subject = Some(subject);
+    if is_new && refused.is_none() {
+        ctx.pending.set(breaker::Pending::new(r, &subject));
+    }
     let Refusal { reason, remaining } = refused?;
     ctx.remaining = remaining;
 
@@ -318,7 +321,7 @@ fn pass_by(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, u: Upstream<'_>
         return None;
     }
     ctx.queue.pass_by(0);
-    let next = choose(ctx, &candidates(r, conf, ctx, uri).decided(r, conf))
+    let next = choose(r, ctx, &candidates(r, conf, ctx, uri).decided(r, conf))
         .filter(|next| !ctx.queue.passed_by(*next))?;
     metrics::fell_back(r, reason.as_str());
     ctx.fallback_reason = Some(Cow::Borrowed(reason.as_str()));
@@ -351,12 +354,17 @@ fn candidates(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, uri: &str) -> Ca
 }
 
 /// Takes the first of the candidates who is not passed by; if all are, the first of all.
-fn choose(ctx: &mut RequestCtx, candidates: &[Candidate]) -> Option<usize> {
+fn choose(r: Request<'_>, ctx: &mut RequestCtx, candidates: &[Candidate]) -> Option<usize> {
     for candidate in candidates.iter().filter(|candidate| candidate.is_passed_by) {
         ctx.queue.pass_by(candidate.number);
     }
     let next = candidates.iter().min_by_key(|next| (next.is_passed_by, next.number))?;
-    ctx.subject = next.subject.or(ctx.subject);
+    if let Some(subject) = next.subject {
+        ctx.subject = Some(subject);
+        if !next.is_passed_by {
+            ctx.pending.set(breaker::Pending::new(r, &subject));
+        }
+    }
     Some(next.number)
 }
 
@@ -473,6 +481,7 @@ fn report(
     u: Option<Upstream<'_>>,
     candidates: &mut Candidates,
 ) {
+    told(ctx);
     // Who says that the request came by here before has made it fail, whoever was asked.
     if !breaker::is_news(r, conf, outcome, u) || fallback::passes(r) > 0 {
         return;
@@ -491,6 +500,13 @@ fn report(
     }
 }
 
+/// It is told what became of who is being asked.
+fn told(ctx: &RequestCtx) {
+    if let Some(pending) = ctx.pending.take() {
+        pending.end();
+    }
+}
+
 /// The primary's answer goes to the client as it is.
 fn report_served(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
     let outcome = Outcome::Status(u.status());
@@ -498,6 +514,9 @@ fn report_served(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
         return;
     }
     let known = r.ctx::<Docker>().map(RefCell::borrow);
+    if let Some(ctx) = &known {
+        told(ctx);
+    }
     let known = known.filter(|ctx| ctx.upstream == Some(u.id())).and_then(|ctx| ctx.subject);
     let of_figures = || {
         breaker::remaining(u)?;
@@ -609,7 +628,7 @@ fn step(
     };
     report(r, conf, ctx, uri, outcome, u, &mut left);
     match step {
-        Step::Next(next) => Step::Next(choose(ctx, &left.decided(r, conf)).unwrap_or(next)),
+        Step::Next(next) => Step::Next(choose(r, ctx, &left.decided(r, conf)).unwrap_or(next)),
         Step::Answer | Step::Original => step,
     }
 }

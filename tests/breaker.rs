@@ -649,6 +649,31 @@ fn without_a_fallback_the_registry_is_always_asked() {
 }
 
 #[test]
+fn who_leaves_before_the_answer_was_no_probe() {
+    let hub = hub();
+    hub.on_times(REGISTRY, "/", 3, Fault::Status(503));
+    let breaker = "docker_breaker on backoff=100ms max_backoff=100ms;";
+    let nginx = start(&hub, &format!("{breaker} {}", fallback()));
+    let ask = || get(&nginx.url(PATH)).send();
+    for _ in 0..3 {
+        assert_served(&ask(), FIRST, "it fails");
+    }
+    thread::sleep(Duration::from_millis(150));
+
+    hub.on(REGISTRY, "/", Fault::Answer(Reply::Shaped(Shape::Delay(Duration::from_secs(60)))));
+    let request = get(&nginx.url(PATH));
+    let mut client = Connection::open(&request).unwrap();
+    client.start(&request).unwrap();
+    wait_for("the probe", || asked(&hub, REGISTRY) == 4);
+    assert_served(&ask(), FIRST, "somebody probes");
+    drop(client);
+    hub.off(REGISTRY);
+    let limit = Duration::from_millis(Nginx::time(3000));
+    let is_asked = || ask().header("x-fallback").is_none();
+    assert!(support::until(limit, is_asked), "a probe is on its way for ever");
+}
+
+#[test]
 fn what_a_client_says_of_loops_is_charged_to_nobody() {
     let hub = hub();
     let digest = hub.add_blob(b"content".to_vec());
