@@ -36,8 +36,9 @@ pub(crate) struct Check {
     hash: Sha256,
     /// How many bytes are to come, if that is known.
     left: Option<u64>,
-    /// nginx's cache is to have it, if it is what was asked for.
-    is_cacheable: bool,
+    /// nginx's cache is to have it, if it is what was asked for; nginx decides that between header
+    /// and body.
+    is_cacheable: Option<bool>,
 }
 
 /// The digest that the body of upstream's answer is to have, if that can be checked.
@@ -85,13 +86,8 @@ pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
     }
     let Some((wanted, u)) = wanted(r) else { return };
     if let Ok(ctx) = r.ctx_or_default::<Docker>() {
-        let check = Check {
-            wanted,
-            hash: Sha256::default(),
-            left: u.content_length(),
-            is_cacheable: u.is_cacheable(),
-        };
-        ctx.borrow_mut().check = Some(check);
+        let (hash, left) = (Sha256::default(), u.content_length());
+        ctx.borrow_mut().check = Some(Check { wanted, hash, left, is_cacheable: None });
     }
 }
 
@@ -101,8 +97,11 @@ pub(crate) fn permits(r: Request<'_>, ctx: &mut RequestCtx, chain: Chain<'_>) ->
     let Some(check) = &mut ctx.check else { return true };
     let Check { hash, left, is_cacheable, .. } = check;
     let u = r.upstream();
-    if let Some(u) = u.filter(|_| *is_cacheable) {
+    if let Some(u) = u
+        && is_cacheable.is_none()
+    {
         // nginx would go on for its cache where the client leaves, and nobody would look.
+        *is_cacheable = Some(u.is_cacheable());
         u.cache(false);
     }
     let read = chain.read(r, |bytes| {
@@ -123,7 +122,7 @@ pub(crate) fn permits(r: Request<'_>, ctx: &mut RequestCtx, chain: Chain<'_>) ->
     if let Some(u) = u {
         if !is_wanted {
             refuse(r, u, ctx, &wanted, &got);
-        } else if check.is_cacheable {
+        } else if check.is_cacheable == Some(true) {
             u.cache(true);
         }
     }

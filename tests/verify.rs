@@ -191,6 +191,29 @@ fn what_nobody_has_looked_at_is_not_kept() {
 }
 
 #[test]
+fn nginx_says_what_is_cached() {
+    let (hub, path, blob, _) = hub();
+    let cached = "docker_follow_redirect off; proxy_cache a; proxy_buffers 4 8k;
+                  add_header X-Cache $upstream_cache_status;";
+    let nginx = mirror(&hub)
+        .http("proxy_cache_path %prefix%/cache keys_zone=a:1m;")
+        .server(&location(cached))
+        .server(&location(&format!("{cached} proxy_cache_valid 200 1m; proxy_no_cache 1;")))
+        .start();
+    let reply = Reply::from(Response::new(200).body(&blob));
+    hub.off(REGISTRY);
+    hub.route(REGISTRY, move |_| reply.clone());
+    for server in 0..2 {
+        for _ in 0..2 {
+            let got = get(&nginx.url_of(server, &path)).send();
+            assert!(got.complete && got.body == blob);
+            assert_eq!(got.header("x-cache"), Some("MISS"), "{server}");
+        }
+    }
+    assert!(!nginx.errors().contains("[crit]"), "{}", nginx.errors());
+}
+
+#[test]
 fn what_lies_in_a_file_is_checked_too() {
     let (hub, path, blob, other) = hub();
     let nginx = mirror(&hub)
