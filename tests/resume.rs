@@ -611,6 +611,31 @@ fn a_client_that_leaves_ends_everything() {
     }
 }
 
+/// nginx 1.29.7 and later keeps connections where the configuration does not say so.
+#[test]
+fn a_finished_download_leaves_its_connection_as_nginx_does() {
+    let (hub, path, blob) = hub(4 * MB);
+    let connections = |resume: &str| {
+        hub.forget();
+        let location = format!("location / {{ {resume} proxy_pass http://plain; }}");
+        let nginx = mirror(&hub)
+            .http(&format!("upstream plain {{ server {}:80; }}", hub.address(REGISTRY)))
+            .workers(1)
+            .server(&location)
+            .start();
+        let whole = || Response::new(200).body(&blob).into();
+        answers(&hub, REGISTRY, [whole(), whole(), whole()]);
+        let before = hub.counts(REGISTRY).connections;
+        for _ in 0..3 {
+            assert_whole(&get(&nginx.url(&path)).send(), &blob, resume);
+        }
+        hub.counts(REGISTRY).connections - before
+    };
+    let without = connections("docker_resume off;");
+    assert_eq!(connections("docker_resume on;"), without);
+    println!("{without} connections for 3 downloads");
+}
+
 #[test]
 fn inherited_it_acts_on_the_registry_alone() {
     let (hub, path, blob) = hub(MB);
