@@ -252,10 +252,7 @@ impl Drop for Pending {
             let before = known.records;
             known.records.backend.told_nothing();
             known.records.class.told_nothing();
-            if self.subject.class == Class::ManifestGet {
-                known.records.owner.told_nothing();
-                known.records.quota.told_nothing();
-            }
+            known.records.not_counted(self.subject.class);
             known.write(zone, &self.subject, &before);
         });
     }
@@ -443,10 +440,7 @@ pub(crate) fn answered(
         }
         if is_refused {
             // The token was not taken, so nothing is said of its owner.
-            if subject.class == Class::ManifestGet {
-                records.owner.told_nothing();
-                records.quota.told_nothing();
-            }
+            records.not_counted(subject.class);
         } else {
             if let Some(remaining) = remaining {
                 let limit = u.line("ratelimit-limit").and_then(RateLimit::parse);

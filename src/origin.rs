@@ -459,7 +459,7 @@ fn answered(
 }
 
 /// Who is being asked is where a redirect has led to another origin.
-fn is_foreign(ctx: &RequestCtx) -> bool {
+pub(crate) fn is_foreign(ctx: &RequestCtx) -> bool {
     ctx.destination.as_ref().is_some_and(|destination| destination.relation == Relation::Foreign)
 }
 

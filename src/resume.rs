@@ -18,7 +18,7 @@ use rules::resume::{self, Answer, Ended, Promise, Way};
 
 use crate::breaker::Subject;
 use crate::conf::{LocConf, Setting};
-use crate::ctx::{Primary, Relation, RequestCtx, Stage};
+use crate::ctx::{Primary, RequestCtx, Stage};
 use crate::module::Docker;
 use crate::nginx::body::Chain;
 use crate::nginx::conf::{Conf, Directive, SetError, set_once};
@@ -66,13 +66,18 @@ impl Download {
         self.received == self.promise.length()
     }
 
-    /// Counts what is passed on, and says whether it makes the download whole; `None` if it is more
-    /// than was promised.
-    fn take(&mut self, bytes: u64) -> Option<bool> {
+    /// Counts what is passed on of the upstream of `r`, and says whether it makes the download whole:
+    /// then nothing is left to be waited for. `None` if it is more than was promised.
+    fn take(&mut self, r: Request<'_>, bytes: u64) -> Option<bool> {
         let was_whole = self.is_whole();
         let received = self.received.checked_add(bytes);
         self.received = received.filter(|sum| *sum <= self.promise.length())?;
-        Some(self.is_whole() && !was_whole)
+        let completes = self.is_whole() && !was_whole;
+        if completes && let (Some(settings), Some(u)) = (self.attempt.settings.take(), r.upstream())
+        {
+            u.restore_settings(settings);
+        }
+        Some(completes)
     }
 }
 
@@ -104,13 +109,6 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// All has come, by the upstream of `r`.
-    fn restore(&mut self, r: Request<'_>) {
-        if let (Some(settings), Some(u)) = (self.settings.take(), r.upstream()) {
-            u.restore_settings(settings);
-        }
-    }
-
     fn new(way: Way, start: u64) -> Self {
         Self {
             way,
@@ -281,8 +279,7 @@ fn judged(r: Request<'_>, main: &mut RequestCtx, ctx: &mut RequestCtx) -> bool {
             (None, None) => format!("{who}: no answer"),
         },
     };
-    let is_foreign = ctx.destination.as_ref().is_some_and(|d| d.relation == Relation::Foreign);
-    attempt.is_unauthorized = !is_foreign && u.is_some_and(|u| u.status() == 401);
+    attempt.is_unauthorized = !origin::is_foreign(ctx) && u.is_some_and(|u| u.status() == 401);
     attempt.end = Some(failed);
     false
 }
@@ -326,12 +323,11 @@ fn pass(r: Request<'_>, chain: Chain<'_>, ctx: &mut RequestCtx) -> State {
     if download.state != State::Flowing {
         return download.state;
     }
-    let taken = download.take(chain.length());
+    let taken = download.take(r, chain.length());
     if let Some(completes) = taken
         && (download.is_whole() || r.upstream().is_some_and(Upstream::is_live))
     {
         if completes {
-            download.attempt.restore(r);
             let begun = download.attempt.begun;
             origin::served(r, LocConf::of(r), ctx, begun);
         }
@@ -360,15 +356,12 @@ fn rest(r: Request<'_>, chain: Chain<'_>, next: impl FnOnce() -> ngx_int_t) -> n
             chain.discard();
             return OK;
         }
-        let Some(completes) = download.take(chain.length()) else {
+        let Some(completes) = download.take(r, chain.length()) else {
             let who = origin::asked(&ctx);
             r.log(Level::Error, format_args!("{who}: sent more than the rest of a download"));
             return ERROR;
         };
         let (is_whole, begun) = (download.is_whole(), download.attempt.begun);
-        if is_whole {
-            download.attempt.restore(r);
-        }
         if !is_whole && r.upstream().is_none_or(|u| !u.is_live()) {
             note_end(r.main(), &mut ctx);
         }

@@ -38,10 +38,10 @@ fn location(directives: &str) -> String {
     format!("location / {{ docker_verify on; {directives} proxy_pass https://{REGISTRY}; }}")
 }
 
-fn answer(hub: &Hub, response: &Response) {
+fn answer(hub: &Hub, host: &str, response: &Response) {
     let reply = Reply::from(response.clone());
-    hub.off(CLOUDFLARE);
-    hub.route(CLOUDFLARE, move |_| reply.clone());
+    hub.off(host);
+    hub.route(host, move |_| reply.clone());
 }
 
 const SETTINGS: [&str; 3] =
@@ -57,7 +57,7 @@ fn the_right_content_passes() {
         for (framing, response) in
             [("with its length", whole.clone()), ("in chunks", whole.clone().chunked(10_000))]
         {
-            answer(&hub, &response);
+            answer(&hub, CLOUDFLARE, &response);
             for request in [get(&nginx.url(&path)), get(&nginx.url_of(1, &path)).http2()] {
                 let got = request.send();
                 assert!(got.complete && got.body == blob, "{framing}, {settings}");
@@ -77,7 +77,7 @@ fn other_content_is_not_sent_to_its_end() {
         for (framing, response) in
             [("with its length", whole.clone()), ("in chunks", whole.clone().chunked(10_000))]
         {
-            answer(&hub, &response);
+            answer(&hub, CLOUDFLARE, &response);
             for request in [get(&nginx.url(&path)), get(&nginx.url_of(1, &path)).http2()] {
                 let before = nginx.errors().len();
                 // Nothing at all may have been sent yet.
@@ -99,7 +99,7 @@ fn no_content_in_place_of_some_is_an_error() {
     let (hub, path, ..) = hub();
     let digest = path.rsplit('/').next().unwrap();
     let empty = path.replace(digest, &hub.add_blob(Vec::new()));
-    answer(&hub, &Response::new(200));
+    answer(&hub, CLOUDFLARE, &Response::new(200));
     for settings in SETTINGS {
         let nginx =
             mirror(&hub).server(&location(settings)).h2c_server(&location(settings)).start();
@@ -125,7 +125,7 @@ fn no_content_in_place_of_some_is_a_failure_to_fall_back_from() {
     let hub = Hub::with_mirrors(&[MIRROR]);
     let blob = noise(7, MB);
     let path = format!("/v2/library/x/blobs/{}", hub.add_blob(blob.clone()));
-    answer(&hub, &Response::new(200));
+    answer(&hub, CLOUDFLARE, &Response::new(200));
     let nginx =
         mirror(&hub).server(&location(&format!("docker_fallback https://{MIRROR};"))).start();
     let got = get(&nginx.url(&path)).bearer("token").header("Accept", "a/b").send();
@@ -144,9 +144,7 @@ fn no_content_in_place_of_some_is_not_kept() {
         .server(&location("docker_follow_redirect off; proxy_cache a; proxy_cache_valid any 1m;"))
         .start();
     for (name, content, status) in [("none", &[][..], 502), ("the right one", &blob, 200)] {
-        let reply = Reply::from(Response::new(200).body(content));
-        hub.off(REGISTRY);
-        hub.route(REGISTRY, move |_| reply.clone());
+        answer(&hub, REGISTRY, &Response::new(200).body(content));
         assert_eq!(get(&nginx.url(&path)).send().status, status, "{name}");
     }
 }
@@ -162,9 +160,7 @@ fn what_nobody_has_looked_at_is_not_kept() {
         ))
         .start();
     let answers = |content: &[u8], shape| {
-        let reply = Reply::from(Response::new(200).body(content).shape(shape));
-        hub.off(REGISTRY);
-        hub.route(REGISTRY, move |_| reply.clone());
+        answer(&hub, REGISTRY, &Response::new(200).body(content).shape(shape));
     };
     let url = nginx.url(&path);
 
@@ -200,9 +196,7 @@ fn nginx_says_what_is_cached() {
         .server(&location(cached))
         .server(&location(&format!("{cached} proxy_cache_valid 200 1m; proxy_no_cache 1;")))
         .start();
-    let reply = Reply::from(Response::new(200).body(&blob));
-    hub.off(REGISTRY);
-    hub.route(REGISTRY, move |_| reply.clone());
+    answer(&hub, REGISTRY, &Response::new(200).body(&blob));
     for server in 0..2 {
         for _ in 0..2 {
             let got = get(&nginx.url_of(server, &path)).send();
@@ -229,9 +223,7 @@ fn what_lies_in_a_file_is_checked_too() {
         ))
         .start();
     for (name, content, complete) in [("other", &other, false), ("right", &blob, true)] {
-        let reply = Reply::from(Response::new(200).body(content));
-        hub.off(REGISTRY);
-        hub.route(REGISTRY, move |_| reply.clone());
+        answer(&hub, REGISTRY, &Response::new(200).body(content));
         let got = get(&nginx.url(&path)).try_send();
         assert_eq!(got.is_ok_and(|got| got.complete), complete, "{name}");
     }
@@ -255,9 +247,7 @@ fn only_whole_blobs_are_checked() {
         ("a part", &path, part),
         ("an error", &path, Response::new(404).body(&other)),
     ] {
-        hub.off(REGISTRY);
-        let reply = Reply::from(response);
-        hub.route(REGISTRY, move |_| reply.clone());
+        answer(&hub, REGISTRY, &response);
         let got = get(&nginx.url(path)).send();
         assert!(got.complete && got.body == other, "{name}");
     }

@@ -289,6 +289,14 @@ pub struct Records {
 }
 
 impl Records {
+    /// A request of `class` was not counted: nobody has looked whose it is.
+    pub fn not_counted(&mut self, class: Class) {
+        if class == Class::ManifestGet {
+            self.owner.told_nothing();
+            self.quota.told_nothing();
+        }
+    }
+
     /// Nothing speaks against the backend: when it serves, that is no news.
     pub fn is_clean(&self) -> bool {
         [self.backend, self.class, self.owner].iter().all(|known| *known == Breaker::default())

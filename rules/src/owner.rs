@@ -40,18 +40,14 @@ impl Owner {
     /// that very token. Any other token stands for itself, and a user's password for the user.
     pub fn of(authorization: Option<&[u8]>) -> Self {
         let Some(value) = authorization.map(syntax::trim_ows) else { return Self::Anonymous };
-        let of_scheme = |scheme: &[u8]| {
-            let rest = syntax::strip_prefix_any_case(value, scheme)?;
-            rest.strip_prefix(b" ").map(<[u8]>::trim_ascii_start)
-        };
-        if let Some(token) = of_scheme(b"Bearer") {
+        if let Some(token) = of_scheme(value, b"Bearer") {
             return match claims(token).map(|claims| claims.sub.unwrap_or_default()) {
                 Some(subject) if subject.is_empty() => Self::Anonymous,
                 Some(subject) => Self::account(b"sub", subject.as_bytes()),
                 None => Self::account(b"token", token),
             };
         }
-        let user = of_scheme(b"Basic").and_then(user);
+        let user = of_scheme(value, b"Basic").and_then(user);
         match user {
             Some(user) => Self::account(b"user", &user),
             None => Self::account(b"other", value),
@@ -62,14 +58,19 @@ impl Owner {
     /// as Docker Hub gives them, whose subject is there and empty. One without a subject may be of
     /// somebody all the same, as a deploy token of GitLab's is.
     pub fn is_nobodys(authorization: &[u8]) -> bool {
-        let scheme = syntax::strip_prefix_any_case(syntax::trim_ows(authorization), b"Bearer ");
-        let claims = scheme.and_then(|token| claims(token.trim_ascii_start()));
+        let claims = of_scheme(syntax::trim_ows(authorization), b"Bearer").and_then(claims);
         claims.is_some_and(|claims| claims.sub.is_some_and(|subject| subject.is_empty()))
     }
 
     fn account(what: &[u8], name: &[u8]) -> Self {
         Self::Account(Key::of(&[b"owner", what, name]))
     }
+}
+
+/// The credentials in an `Authorization` of this scheme.
+fn of_scheme<'a>(authorization: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
+    let rest = syntax::strip_prefix_any_case(authorization, scheme)?;
+    rest.strip_prefix(b" ").map(<[u8]>::trim_ascii_start)
 }
 
 /// What a JWT claims; `None` if this is no JWT.
