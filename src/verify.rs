@@ -66,28 +66,30 @@ pub(crate) fn refuses(r: Request<'_>) -> bool {
         u.cache(false);
         return false;
     }
-    let got = Sha256::default().finish();
-    if u.content_length() != Some(0) || wanted == got {
-        return false;
-    }
-    if let Ok(ctx) = r.ctx_or_default::<Docker>() {
+    let Ok(ctx) = r.ctx_or_default::<Docker>() else { return false };
+    let (left, got) = (u.content_length(), Digest::of(b""));
+    if left == Some(0) && wanted != got {
         refuse(r, u, &ctx.borrow(), &wanted, &got);
+        u.cache(false);
+        u.keep(origin::is_reusable(u));
+        r.clear_response();
+        return true;
     }
-    u.cache(false);
-    u.keep(origin::is_reusable(u));
-    r.clear_response();
-    true
+    let hash = Sha256::default();
+    ctx.borrow_mut().check = Some(Check { wanted, hash, left, is_cacheable: None });
+    false
 }
 
-/// The header of the answer has gone out, and nginx said `rc`.
+/// The header of the answer has gone out, and nginx said `rc`. Where no body follows, such as behind
+/// a 304 that a filter has made of it, nobody will look.
 pub(crate) fn begin(r: Request<'_>, rc: ngx_int_t) {
-    if !LocConf::of(r).verifies() || resume::sending(r, rc).is_none() {
-        return;
-    }
-    let Some((wanted, u)) = wanted(r) else { return };
-    if let Ok(ctx) = r.ctx_or_default::<Docker>() {
-        let (hash, left) = (Sha256::default(), u.content_length());
-        ctx.borrow_mut().check = Some(Check { wanted, hash, left, is_cacheable: None });
+    if LocConf::of(r).verifies()
+        && resume::sending(r, rc).is_none()
+        && let Some(ctx) = r.ctx::<Docker>()
+        && ctx.borrow_mut().check.take().is_some()
+        && let Some(u) = r.upstream()
+    {
+        u.cache(false);
     }
 }
 

@@ -168,6 +168,11 @@ fn what_nobody_has_looked_at_is_not_kept() {
     answers(&other, Shape::Whole);
     assert_eq!(head(&url).send().status, 200);
 
+    // The client has it, and nginx fetches it for its cache.
+    let tagged = Response::new(200).header("ETag", "\"a\"").body(&other);
+    answer(&hub, REGISTRY, &tagged);
+    assert_eq!(get(&url).header("If-None-Match", "\"a\"").send().status, 304);
+
     // The client leaves, and nginx would go on for its cache.
     let pause = Duration::from_millis(Nginx::time(300));
     answers(&other, Shape::PauseBody(MB / 2, pause));
