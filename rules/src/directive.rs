@@ -8,7 +8,7 @@ use crate::challenge;
 use crate::fallback::{Conditions, Credentials, Target};
 use crate::location::Url;
 use crate::redirect::{Allow, Policy};
-use crate::registry::{Conflict, Registry};
+use crate::registry::{Conflict, Registry, stays_below};
 use crate::syntax::decimal;
 
 /// The redirects and the fallback targets of a location, together: nginx allows a request ten
@@ -577,7 +577,7 @@ pub fn registry(args: &[&str]) -> Result<Registry, ArgError> {
 }
 
 fn realm_prefix(value: &str) -> Option<Url> {
-    if value.contains(['?', '#', '$', '%']) || value.contains("/.") {
+    if value.contains(['?', '#', '$']) || !stays_below(value) {
         return None;
     }
     Url::parse(value.as_bytes()).ok()
@@ -1290,6 +1290,12 @@ mod tests {
             ("a realm that is none", "a realm=a", "realm=a", "\"realm=\" and a URL"),
             ("a realm with a query", "a realm=https://a?b", "realm=https://a?b", "\"realm=\""),
             ("a realm with dots", "a realm=https://a/../b", "realm=https://a/../b", "\"realm=\""),
+            (
+                "a realm with a backslash",
+                "a realm=https://a/b\\c",
+                "realm=https://a/b\\c",
+                "\"realm=\"",
+            ),
             ("the same alias", "a alias=b alias=b", "alias=b", ONCE),
             ("an alias with a port", "a alias=b:1", "alias=b:1", "\"alias=\" and a host"),
             ("an empty alias", "a alias=", "alias=", "\"alias=\" and a host"),

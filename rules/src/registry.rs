@@ -156,9 +156,7 @@ impl Registry {
     /// Whether the registry may have its tokens from `realm`: who asks there sends credentials.
     pub fn trusts(&self, realm: &Url) -> bool {
         let (path, _) = realm.uri.split_once('?').unwrap_or((&realm.uri, ""));
-        // No segment may lead out of the prefix.
-        let is_plain = !path.contains("/.") && !path.contains(['%', '\\']);
-        is_plain
+        stays_below(path)
             && (realm.same_origin(&self.origin)
                 || self.realms.iter().any(|prefix| {
                     let rest = path.strip_prefix(prefix.uri.trim_end_matches('/'));
@@ -181,6 +179,11 @@ impl Registry {
     fn without_prefix<'n>(&self, name: &'n str) -> Option<&'n str> {
         name.strip_prefix(self.name.as_str())?.strip_prefix('/')
     }
+}
+
+/// No segment of `path` may lead out of a prefix, however it is read.
+pub(crate) fn stays_below(path: &str) -> bool {
+    !path.contains("/.") && !path.contains(['%', '\\'])
 }
 
 /// The declared registries.
