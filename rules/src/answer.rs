@@ -9,7 +9,11 @@ use crate::syntax;
 pub fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut found = None;
     let mut is_over = false;
-    for line in head.split(|byte| *byte == b'\n') {
+    let mut start = 0;
+    // Redirects have long lines, and one of them is wanted.
+    for end in memchr::memchr_iter(b'\n', head).chain([head.len()]) {
+        let line = head.get(start..end).unwrap_or_default();
+        start = end + 1;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
             is_over = true;

@@ -34,14 +34,15 @@ pub(crate) enum AuthorityError {
 impl<'a> Authority<'a> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, AuthorityError> {
         let text = str::from_utf8(bytes).map_err(|_| AuthorityError::Host)?;
-        if text.contains('@') {
+        if memchr::memchr(b'@', bytes).is_some() {
             return Err(AuthorityError::UserInfo);
         }
 
-        let (host, rest) = match text.find(']') {
-            Some(end) => text.split_at_checked(end + 1).unwrap_or_default(),
-            None => text.split_at_checked(text.find(':').unwrap_or(text.len())).unwrap_or_default(),
+        let end = match memchr::memchr(b']', bytes) {
+            Some(bracket) => bracket + 1,
+            None => memchr::memchr(b':', bytes).unwrap_or(bytes.len()),
         };
+        let (host, rest) = text.split_at_checked(end).unwrap_or_default();
         if !is_host(host) {
             return Err(AuthorityError::Host);
         }

@@ -82,7 +82,9 @@ impl Url {
         };
 
         let (path, query) = split_query(&url.uri);
-        url.uri = without_dot_segments(path) + query;
+        if path.contains("/.") {
+            url.uri = without_dot_segments(path) + query;
+        }
         // Relative references would add up otherwise, redirect by redirect.
         if url.uri.len() > MAX_LENGTH { Err(LocationError::TooLong) } else { Ok(url) }
     }
@@ -98,8 +100,7 @@ impl Url {
 
     /// The address if the host is a literal one.
     pub fn ip(&self) -> Option<IpAddr> {
-        let literal = self.host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        literal.unwrap_or(&self.host).parse().ok()
+        literal(&self.host)
     }
 
     /// Whether scheme, host and port are the same (RFC 9110, section 4.3.1).
@@ -127,18 +128,14 @@ impl Url {
 
     /// `rest` is what stands behind `scheme://`.
     fn from_authority(scheme: Scheme, rest: &str) -> Result<Self, LocationError> {
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let end = memchr::memchr3(b'/', b'?', b'#', rest.as_bytes()).unwrap_or(rest.len());
         let (authority, uri) = rest.split_at_checked(end).unwrap_or_default();
         let Authority { host, port } = Authority::parse(authority.as_bytes())?;
 
         let uri = without_fragment(uri);
-        let slash = if uri.starts_with('/') { "" } else { "/" };
-        Ok(Self {
-            scheme,
-            host: host.to_ascii_lowercase(),
-            port: port.unwrap_or(scheme.default_port()),
-            uri: format!("{slash}{uri}"),
-        })
+        let uri = if uri.starts_with('/') { uri.to_owned() } else { format!("/{uri}") };
+        let port = port.unwrap_or(scheme.default_port());
+        Ok(Self { scheme, host: host.to_ascii_lowercase(), port, uri })
     }
 
     /// The path and query that a reference without scheme and authority means here (RFC 3986,
@@ -155,6 +152,12 @@ impl Url {
             }
         }
     }
+}
+
+/// The address that the host of a URL is, if it is a literal one.
+pub fn literal(host: &str) -> Option<IpAddr> {
+    let in_brackets = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    in_brackets.unwrap_or(host).parse().ok()
 }
 
 /// The bytes of a URL, if there is none that a request line cannot carry.
@@ -182,19 +185,22 @@ fn split_scheme(reference: &str) -> Option<(&str, &str)> {
 }
 
 fn without_fragment(reference: &str) -> &str {
-    reference.split_once('#').map_or(reference, |(rest, _)| rest)
+    split_before(reference, b'#').0
 }
 
 /// The path, and the query with its question mark.
 fn split_query(uri: &str) -> (&str, &str) {
-    uri.split_at_checked(uri.find('?').unwrap_or(uri.len())).unwrap_or((uri, ""))
+    split_before(uri, b'?')
+}
+
+/// What stands before the first `byte`, which is ASCII, and the rest.
+fn split_before(text: &str, byte: u8) -> (&str, &str) {
+    let at = memchr::memchr(byte, text.as_bytes()).unwrap_or(text.len());
+    text.split_at_checked(at).unwrap_or((text, ""))
 }
 
 /// RFC 3986, section 5.2.4, for a path that begins with `/`.
 fn without_dot_segments(path: &str) -> String {
-    if !path.contains("/.") {
-        return path.to_owned();
-    }
     let mut kept = Vec::new();
     let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
     while let Some(segment) = segments.next() {
