@@ -2,6 +2,7 @@
 
 use core::ffi::CStr;
 use std::rc::Rc;
+use std::sync::LazyLock;
 
 use rules::breaker::Settings;
 use rules::cdn_loop;
@@ -154,8 +155,9 @@ impl LocConf {
         self.follow.as_ref()?.value.as_ref().as_ref()
     }
 
-    pub(crate) fn conditions(&self) -> Conditions {
-        self.fallback_on.clone().unwrap_or_default()
+    pub(crate) fn conditions(&self) -> &Conditions {
+        static DEFAULT: LazyLock<Conditions> = LazyLock::new(Conditions::default);
+        self.fallback_on.as_ref().unwrap_or(&DEFAULT)
     }
 
     /// When a backend is not asked any more; `None` is `off`.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use once_cell::unsync::OnceCell;
 use rules::fallback::Queue;
 use rules::location::Url;
+use rules::request::Lines;
 
 use crate::breaker::{Pending, Subject};
 use crate::manifest::Manifest;
@@ -99,7 +100,7 @@ pub(crate) struct Primary {
     /// Host that it is sent.
     pub(crate) backend: Vec<u8>,
     pub(crate) url: Url,
-    pub(crate) lines: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) lines: Lines,
     /// The lines are those that were sent. Over HTTP/2 they are the client's instead, and may hold
     /// what the location does not pass on.
     pub(crate) is_exact: bool,

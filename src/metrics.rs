@@ -258,7 +258,9 @@ pub(crate) fn redirected(r: Request<'_>, host: &str) {
     let is_new = FOUND.with_borrow_mut(|found| {
         // What was seen before is known to all workers, page or not.
         let Some(zone) = r.main_conf::<Docker>().zone() else {
-            return found.hosts.len() < MAX_HOSTS && found.hosts.insert(host.to_owned());
+            return !found.hosts.contains(host)
+                && found.hosts.len() < MAX_HOSTS
+                && found.hosts.insert(host.to_owned());
         };
         if let Some(counter) = found.redirects.get(host) {
             counter.add(1);

@@ -19,9 +19,9 @@ use rules::breaker::Reason;
 use rules::directive::{self, Keepalive as Argument};
 use rules::error;
 use rules::fallback::{Authorization, Outcome, Step, Target, is_html};
-use rules::location::{LocationError, Scheme, Url};
+use rules::location::{LocationError, Scheme, Url, literal};
 use rules::redirect::{Policy, Refusal as RedirectRefusal};
-use rules::request::{Carry, Head};
+use rules::request::{Carry, Head, Lines};
 use rules::{body, request, resolv};
 
 use crate::breaker::{Candidate, Candidates, Refusal, Subject};
@@ -159,6 +159,8 @@ pub(crate) fn add_ways(cf: Conf, place: Place, number: usize) -> Result<(), Refu
 /// The text of a follow location, out of the directives that this nginx has.
 fn text(cf: Conf, outer: Location, verify: bool) -> Result<String, Refused> {
     let mut lines: Vec<String> = include_str!("follow.conf").lines().map(str::to_owned).collect();
+    // The path, too, stands in the request's head.
+    lines.push(format!("proxy_pass $docker_target_scheme://{UPSTREAM}/;"));
     if verify {
         lines.push("proxy_ssl_verify on;".to_owned());
         if outer.string_of(cf, "proxy_ssl_trusted_certificate").is_empty() {
@@ -584,7 +586,7 @@ fn pass(r: Request<'_>, ctx: &mut RequestCtx) -> Result<(), NoMemory> {
         && !conf.may_resume()
         && !conf.verifies()
     {
-        primary.lines = Vec::new();
+        primary.lines = Lines::default();
     }
     let is_foreign = ctx.destination.as_ref().is_some_and(|d| d.relation != Relation::Same);
     if is_foreign {
@@ -620,7 +622,7 @@ fn step(
         ctx.queue.ask(ctx.target);
         let next = ctx.queue.next(targets(conf, ctx, uri).len());
         let next = next.filter(|_| r.redirects_left() >= redirects);
-        fallback::decide(r, outcome, ctx.target, next, &conf.conditions())
+        fallback::decide(r, outcome, ctx.target, next, conf.conditions())
     };
     let mut left = match step {
         Step::Next(_) => candidates(r, conf, ctx, uri),
@@ -811,16 +813,12 @@ pub(crate) fn primary(r: Request<'_>, u: Upstream<'_>) -> Result<Primary, Locati
     let head = Head::parse(u.request_head());
     let is_exact = head.is_some();
     let (host, lines) = match head {
-        Some(head) => (head.host().map(<[u8]>::to_vec), owned(head.lines())),
-        None => (None, owned(r.request_lines())),
+        Some(head) => (head.host().map(<[u8]>::to_vec), head.lines().collect()),
+        None => (None, r.request_lines().collect()),
     };
     let host = host.unwrap_or_else(|| u.authority());
     let url = Url::parse(&[u.schema(), &host, u.uri()].concat())?;
     Ok(Primary { backend: u.backend(), url, lines, is_exact })
-}
-
-fn owned<'a>(lines: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<(Vec<u8>, Vec<u8>)> {
-    lines.map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
 }
 
 /// The answer of `u`, to be sent later by us.
@@ -1093,15 +1091,15 @@ fn gave_up(
 
 /// Finds the destination's addresses. `Ok`: the stage says what came of it.
 fn resolve(r: Request<'_>, ctx: &RefCell<RequestCtx>) -> Result<(), Phase> {
-    let (reach, url) = match &ctx.borrow().destination {
-        Some(Destination { reach, url, .. }) => (*reach, url.clone()),
+    let (reach, host) = match &ctx.borrow().destination {
+        Some(Destination { reach, url, .. }) => (*reach, url.host.clone()),
         None => return Err(Phase::Status(500)),
     };
     if let Reach::Primary(address) = reach {
         ctx.borrow_mut().stage = Stage::Resolved(vec![address]);
         return Ok(());
     }
-    match look_up(r, &url, resolved) {
+    match look_up(r, &host, resolved) {
         Ok(Some(lookup)) => ctx.borrow_mut().stage = Stage::Resolving(lookup),
         Ok(None) => {}
         Err(NoMemory) => return Err(Phase::Status(500)),
@@ -1109,13 +1107,13 @@ fn resolve(r: Request<'_>, ctx: &RefCell<RequestCtx>) -> Result<(), Phase> {
     Ok(())
 }
 
-/// Finds the addresses of the host of `url`. `None`: `callback` has them already.
+/// Finds the addresses of the host of a URL. `None`: `callback` has them already.
 pub(crate) fn look_up(
     r: Request<'_>,
-    url: &Url,
+    host: &str,
     callback: resolver::Callback,
 ) -> Result<Option<Lookup>, NoMemory> {
-    let Some(address) = url.ip() else { return resolver::start(r, &url.host, callback) };
+    let Some(address) = literal(host) else { return resolver::start(r, host, callback) };
     callback(r, resolver::Answer::Addresses(vec![address]));
     Ok(None)
 }
@@ -1179,11 +1177,8 @@ pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
     };
     // A range that the client did not ask for is slice's, which does not see the answer.
     let has_range = r.request_line("Range").is_some();
-    let lines = primary
-        .lines
-        .iter()
-        .map(|(name, value)| (name.as_slice(), value.as_slice()))
-        .filter(|(name, _)| has_range || !name.eq_ignore_ascii_case(b"Range"));
+    let lines =
+        primary.lines.iter().filter(|(name, _)| has_range || !name.eq_ignore_ascii_case(b"Range"));
     if let (Relation::Fallback, Some(subject)) = (destination.relation, &ctx.subject) {
         let uri = &primary.url.uri;
         let target = targets(LocConf::of(r), &ctx, uri).get(ctx.target.wrapping_sub(1));
@@ -1222,9 +1217,10 @@ fn token<'r>(r: Request<'r>, ctx: &RequestCtx, addresses: &[SocketAddr]) -> Opti
     let is_loopback = addresses.iter().all(|address| address.ip().is_loopback());
     let value = r.request_line("Authorization")?;
     let primary = ctx.primary.get().filter(|primary| primary.is_exact)?;
-    let was_passed = primary.lines.iter().any(|(name, passed)| {
-        name.eq_ignore_ascii_case(b"Authorization") && passed.as_slice() == value
-    });
+    let was_passed = primary
+        .lines
+        .iter()
+        .any(|(name, passed)| name.eq_ignore_ascii_case(b"Authorization") && passed == value);
     let is_token = fallback::authorization(r) == Authorization::Bearer;
     (is_token && was_passed && target.may_carry_token(is_loopback)).then_some(value)
 }
@@ -1249,20 +1245,15 @@ pub(crate) fn answer(r: Request<'_>) -> ngx_int_t {
     r.send(&answer.body)
 }
 
-/// `$docker_target`, for `follow.conf`.
-pub(crate) fn target_url(r: Request<'_>) -> Option<Vec<u8>> {
+/// `$docker_target_scheme`, for `follow.conf`.
+pub(crate) fn target_scheme(r: Request<'_>) -> Option<&[u8]> {
     let ctx = r.ctx::<Docker>()?.borrow();
-    let url = &ctx.destination.as_ref()?.url;
-    Some(format!("{}://{UPSTREAM}{}", url.scheme.as_str(), url.uri).into_bytes())
+    Some(ctx.destination.as_ref()?.url.scheme.as_str().as_bytes())
 }
 
-/// `$docker_target_method`, for `follow.conf`: a subrequest has one of its own.
-pub(crate) fn target_method(r: Request<'_>) -> Option<Vec<u8>> {
-    Some(method(r).as_bytes().to_vec())
-}
-
-/// Only GET and HEAD come to a follow location.
-fn method(r: Request<'_>) -> &'static str {
+/// `$docker_target_method`, for `follow.conf`: a subrequest has one of its own. Only GET and HEAD
+/// come to a follow location.
+pub(crate) fn method(r: Request<'_>) -> &'static str {
     if r.is_head() { "HEAD" } else { "GET" }
 }
 

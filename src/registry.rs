@@ -299,7 +299,7 @@ pub(crate) fn not_allowed(allowed: &str, message: &str) -> Answer {
 
 /// Finds the addresses of `url`; those of a name may come later.
 fn resolve(r: Request<'_>, ctx: &RefCell<RequestCtx>, url: &Url) {
-    match origin::look_up(r, url, resolved) {
+    match origin::look_up(r, &url.host, resolved) {
         Ok(Some(lookup)) => {
             if let Some(service) = &mut ctx.borrow_mut().service {
                 service.progress = Progress::Resolving { _lookup: lookup };

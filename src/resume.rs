@@ -476,8 +476,8 @@ fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -
     if let Some(etag) = download.promise.if_range() {
         lines.push(("If-Range", etag.to_vec()));
     }
-    let kept = primary.lines.iter().filter(|(name, _)| !asks_for_part(name)).cloned();
-    let added = lines.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.clone()));
+    let kept = primary.lines.iter().filter(|(name, _)| !asks_for_part(name));
+    let added = lines.iter().map(|(name, value)| (name.as_bytes(), value.as_slice()));
     let primary = Primary {
         backend: primary.backend.clone(),
         url: primary.url.clone(),

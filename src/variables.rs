@@ -23,10 +23,10 @@ pub(crate) static TABLE: [(&str, Getter); 17] = [
     ("docker_resumes", Made(resume::count)),
     ("docker_upstream", Lent(registry::upstream_url)),
     // For follow.conf only.
-    ("docker_target", Made(origin::target_url)),
     ("docker_target_certificate", Lent(|_| Some(&[]))),
-    ("docker_target_method", Made(origin::target_method)),
+    ("docker_target_method", Lent(|r| Some(origin::method(r).as_bytes()))),
     ("docker_target_name", Made(origin::target_name)),
+    ("docker_target_scheme", Lent(origin::target_scheme)),
 ];
 
 /// A part of what the client asks for, which is known before anybody is asked.

@@ -45,7 +45,8 @@ impl<'a> Head<'a> {
             return None;
         }
 
-        let mut lines = Vec::new();
+        // As many as most requests have.
+        let mut lines = Vec::with_capacity(16);
         loop {
             let (line, behind) = split_line(rest)?;
             if line.is_empty() {
@@ -76,6 +77,39 @@ impl<'a> Head<'a> {
     /// Names and values of the field lines, in their order; values without white space around.
     pub fn lines(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         self.lines.iter().copied()
+    }
+}
+
+/// Field lines that are kept: two pieces of memory, however many there are.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Lines {
+    bytes: Vec<u8>,
+    /// Where each name ends, and each value.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Lines {
+    /// Names and values, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(name, value)| {
+            let line = (self.bytes.get(start..name), self.bytes.get(name..value));
+            start = value;
+            (line.0.unwrap_or_default(), line.1.unwrap_or_default())
+        })
+    }
+}
+
+impl<'a> FromIterator<(&'a [u8], &'a [u8])> for Lines {
+    fn from_iter<I: IntoIterator<Item = (&'a [u8], &'a [u8])>>(lines: I) -> Self {
+        let mut kept = Self { bytes: Vec::with_capacity(512), ends: Vec::with_capacity(16) };
+        for (name, value) in lines {
+            kept.bytes.extend_from_slice(name);
+            let end_of_name = kept.bytes.len();
+            kept.bytes.extend_from_slice(value);
+            kept.ends.push((end_of_name, kept.bytes.len()));
+        }
+        kept
     }
 }
 
