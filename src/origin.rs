@@ -1074,7 +1074,7 @@ fn gave_up(
         return Err(status);
     }
     if ctx.target == 0 && u.status() == status {
-        let lines = u.lines().map(|line| (line.name().to_vec(), line.value().to_vec()));
+        let lines = u.passed_lines().map(|line| (line.name().to_vec(), line.value().to_vec()));
         let is_foreign = is_foreign(&ctx);
         let is_told = |name: &[u8]| {
             let is_challenge = is_foreign && name.eq_ignore_ascii_case(b"WWW-Authenticate");

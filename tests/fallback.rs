@@ -1150,6 +1150,33 @@ fn intercepted_errors_fall_back_first() {
 }
 
 #[test]
+fn an_intercepted_answer_has_the_headers_that_its_location_passes() {
+    let hub = hub();
+    let directives =
+        "proxy_intercept_errors on; proxy_hide_header X-Hidden; proxy_pass_header X-Pad;";
+    let nginx = start(&hub, &format!("docker_fallback https://{FIRST}; {directives}"));
+    hub.on(FIRST, "/", Fault::Status(404));
+    for status in [502, 504] {
+        let response = Response::error(status, "UNAVAILABLE", "of the registry")
+            .header("X-Hidden", "1")
+            .header("x-hidden", "2")
+            .header("X-Pad", "3")
+            .header("X-Shown", "4");
+        hub.on(REGISTRY, "/", Fault::Answer(response.into()));
+        let url = nginx.url(PATH);
+        let asked = [
+            ("exhausted", get(&url).send()),
+            ("declined", get(&url).header("Authorization", BASIC).send()),
+        ];
+        for (name, answer) in asked {
+            let told = ["x-hidden", "x-pad", "x-shown"].map(|header| answer.header(header));
+            assert_eq!((answer.status, told), (status, [None, Some("3"), Some("4")]), "{name}");
+            assert_eq!(message(&answer), "of the registry", "{name}");
+        }
+    }
+}
+
+#[test]
 fn an_auth_request_whose_service_is_down_stays_denied() {
     let hub = hub();
     hub.add_host_as("auth.example", Kind::Blank);

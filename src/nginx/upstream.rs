@@ -5,8 +5,8 @@ use core::net::SocketAddr;
 use core::ptr::{self, NonNull};
 
 use nginx_sys::{
-    ngx_connection_t, ngx_http_upstream_conf_t, ngx_http_upstream_t, ngx_msec_t, ngx_palloc,
-    ngx_pfree, ngx_table_elt_t,
+    ngx_connection_t, ngx_hash_find, ngx_http_upstream_conf_t, ngx_http_upstream_t, ngx_msec_t,
+    ngx_palloc, ngx_pfree, ngx_table_elt_t,
 };
 
 use super::bits::ngx_http_request_s as Bits;
@@ -223,6 +223,19 @@ impl<'r> Upstream<'r> {
         // SAFETY: nginx zeroes the upstream, and initializes the list before the first line; a
         // zeroed list is an empty one.
         unsafe { lines(ptr::addr_of_mut!((*self.as_ptr()).headers_in.headers)) }
+    }
+
+    /// The lines that the location passes on: `proxy_hide_header` and `proxy_pass_header` say which.
+    pub(crate) fn passed_lines(self) -> impl Iterator<Item = Line<'r>> + use<'r> {
+        self.lines().filter(move |line| {
+            let line = line.as_ptr();
+            // SAFETY: the hash is that of a location of `proxy_pass`, which nginx has filled; name
+            // and hash of a line are set by who reads it, and both are only read.
+            unsafe {
+                let hidden = ptr::addr_of_mut!((*(*self.as_ptr()).conf).hide_headers_hash);
+                ngx_hash_find(hidden, (*line).hash, (*line).lowcase_key, (*line).key.len).is_null()
+            }
+        })
     }
 
     /// The value of the answer's first line of that name.
