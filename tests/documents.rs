@@ -70,7 +70,8 @@ fn log_lines(document: &str) -> Vec<String> {
     for row in document.lines().filter(|line| line.starts_with("| ")) {
         let mut cells = row.trim_matches('|').split(" | ").map(str::trim);
         let first = cells.next().unwrap();
-        let is_level = ["debug", "info", "notice", "warn", "error", "emerg"].contains(&first);
+        let is_level =
+            ["debug", "info", "notice", "warn", "error", "alert", "emerg"].contains(&first);
         let cell = if is_level { cells.next().unwrap() } else { first };
         lines.extend(code_spans(cell).map(str::to_owned));
     }
@@ -152,6 +153,44 @@ fn every_log_line_of_the_documents_stands_in_the_source() {
                 assert!(source.contains(&fragment), "{path}: \"{fragment}\" of `{line}`");
             }
         }
+    }
+}
+
+#[test]
+fn every_directive_and_variable_is_documented() {
+    fn quoted<'s>(source: &'s str, start: &str) -> Vec<&'s str> {
+        source.split(start).skip(1).map(|rest| rest.split('"').next().unwrap()).collect()
+    }
+    let (source, table) = (source(), read("src/variables.rs"));
+    let directives = quoted(&source, "const NAME: &'static CStr = c\"");
+    // Those of follow.conf are the module's own.
+    let mut variables = quoted(&table, "    (\"docker_");
+    variables.retain(|name| !name.starts_with("target"));
+    assert!(directives.len() > 10 && variables.len() > 10, "{directives:?} {variables:?}");
+
+    for path in DIRECTIVES {
+        let document = read(path);
+        for name in &directives {
+            assert!(document.contains(&format!("\n## {name}\n")), "{path}: {name}");
+        }
+        for name in &variables {
+            assert!(document.contains(&format!("\n- `$docker_{name}`")), "{path}: {name}");
+        }
+    }
+    for readme in READMES {
+        let document = read(readme);
+        for name in &directives {
+            assert!(document.contains(&format!("\n| [`{name}`](")), "{readme}: {name}");
+        }
+    }
+    let changes = read("CHANGELOG.md");
+    let words: Vec<&str> =
+        changes.split(|char: char| !matches!(char, '"' | '$' | '_' | 'a'..='z')).collect();
+    for name in &directives {
+        assert!(words.contains(&format!("\"{name}\"").as_str()), "CHANGELOG.md: {name}");
+    }
+    for name in &variables {
+        assert!(words.contains(&format!("$docker_{name}").as_str()), "CHANGELOG.md: {name}");
     }
 }
 
