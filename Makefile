@@ -57,7 +57,7 @@ matrix: ## Run the module's tests in two more: nginx of Debian 13, and of Debian
 lint: ## Check format, lints, and licences, sources and advisories of dependencies
 	scripts/lint
 
-demo: ## Set this machine up and watch a pull through the mirror: needs no internet, leaves nothing
+demo: ## Set this machine up and watch a pull through the mirror: without Docker Hub, leaves nothing
 	scripts/demo
 
 run: build ## Mirror the real Docker Hub in the foreground, on http://127.0.0.1:PORT (5000)
