@@ -1281,6 +1281,12 @@ fn the_examples_serve_a_pull() {
             hub.accept(AUTH);
             assert_eq!(ask("/v1/search?q=nginx").status, 200);
             assert_eq!(hub.counts(INDEX).requests, 1);
+        } else {
+            hub.refuse(AUTH);
+            let answer = ask("/auth/token?service=registry.docker.io");
+            let message = &answer.json()["errors"][0]["message"];
+            assert_eq!(message, "upstream auth.docker.io: could not be connected");
+            hub.accept(AUTH);
         }
     }
 }
@@ -1302,6 +1308,11 @@ fn the_public_example_serves_what_it_lists() {
     assert_eq!(manifest.send().header("docker-content-digest"), Some(image.digest.as_str()));
     let blob = ask(&format!("/v2/library/alpine/blobs/{}", image.layers[0])).bearer(&token).send();
     assert_eq!(Some(blob.body), hub.blob(&image.layers[0]));
+
+    hub.refuse(AUTH);
+    let failed = ask("/token?service=registry.docker.io").send();
+    assert_eq!(failed.json()["errors"][0]["code"], "UNAVAILABLE");
+    hub.accept(AUTH);
 
     let denied = ask(PATH).bearer(&token).send();
     assert_eq!(denied.status, 403);
