@@ -217,6 +217,14 @@ pub(crate) fn precontent(r: Request<'_>, ask: Handler) -> Phase {
     phase
 }
 
+/// Who answers a request that begins again: `ask`, or who would have without a cache. The location
+/// need not know: an `if` has no content handler of its own.
+pub(crate) fn handler(ctx: &RefCell<RequestCtx>, ask: Handler) -> Option<Handler> {
+    let ctx = ctx.borrow();
+    let exchange = ctx.manifest.exchange.as_ref()?;
+    Some(if matches!(exchange.stage, Stage::Asking) { ask } else { exchange.handler })
+}
+
 /// Decides what the request does next, before upstream is asked or asked again.
 pub(crate) fn turn(r: Request<'_>, ctx: &RefCell<RequestCtx>) -> Phase {
     let mut ctx = ctx.borrow_mut();

@@ -944,8 +944,8 @@ pub(crate) fn preaccess(r: Request<'_>, answer: Handler, content: Handler, ask: 
                     return phase;
                 }
                 r.change_to(ways.own);
-                if manifest::is_asking(ctx) {
-                    r.set_content_handler(ask);
+                if let Some(handler) = manifest::handler(ctx, ask) {
+                    r.set_content_handler(handler);
                 }
                 r.skip_to_content();
                 return Phase::Declined;

@@ -212,6 +212,19 @@ fn a_tag_that_moves_is_seen_by_the_next_pull() {
     assert_eq!(scene.hub.manifests_counted(), 2);
 }
 
+/// nginx has an `if` answer with the content handler of the location around it.
+#[test]
+fn an_if_in_the_location_changes_nothing() {
+    let scene = scene_with(&format!("{CACHE} if ($arg_if) {{ set $then yes; }}"));
+    let tag = format!("{TAG}?if=yes");
+    scene.fill(&tag);
+
+    let moved = scene.hub.add_image(REPOSITORY, "latest", &[b"y"]);
+    let answer = scene.get(&tag).send();
+    assert_eq!((answer.status, cache(&answer)), (200, "MISS"));
+    assert_eq!(answer.header("docker-content-digest"), Some(moved.digest.as_str()));
+}
+
 /// The Accept lists of clients, as they send them.
 const ACCEPTS: [(&str, &[&str]); 6] = [
     (
