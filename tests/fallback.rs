@@ -1783,6 +1783,35 @@ fn a_client_that_leaves_ends_the_search() {
     assert_eq!(hub.counts(SECOND).requests, 0);
 }
 
+/// nginx runs the request once more then, and the name server has not answered yet.
+#[test]
+fn a_post_action_of_a_client_that_left_runs_once() {
+    let hub = hub_with(Fault::TooManyRequests);
+    hub.resolve("silent.example", Dns::Silence);
+    hub.on(SECOND, "/", Fault::Stall);
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "resolver_timeout 1s;
+             location / {{
+                 docker_fallback https://silent.example;
+                 post_action @done;
+                 proxy_pass https://{REGISTRY};
+             }}
+             location @done {{ proxy_read_timeout 3s; proxy_pass http://{}; }}",
+            hub.address(SECOND)
+        ))
+        .start();
+
+    let url = nginx.url(PATH);
+    let mut client = Connection::open(&get(&url)).unwrap();
+    client.start(&get(&url)).unwrap();
+    wait_for("the name to be asked for", || hub.queries("silent.example") > 0);
+    client.reset();
+    wait_for("the post action", || hub.counts(SECOND).requests > 0);
+    wait_for("its end", || nginx.accesses().lines().count() > 0);
+    assert_eq!(hub.counts(SECOND).requests, 1);
+}
+
 #[test]
 fn a_clients_connection_outlives_a_fallback() {
     let hub = hub_with(Fault::TooManyRequests);

@@ -610,7 +610,8 @@ impl<'r> Request<'r> {
         }
     }
 
-    /// Watches for the client's leaving while the request waits in a phase; [`go_on`] ends that.
+    /// Watches for the client's leaving while the request waits in a phase; [`Waiting::go_on`] ends
+    /// that.
     pub(crate) fn watch_client(self) {
         // SAFETY: plain field of a live request.
         unsafe {
@@ -709,22 +710,43 @@ impl<'r> Request<'r> {
     }
 }
 
-/// Goes on with a request from outside of its connection's events.
-///
-/// # Safety
-///
-/// `r` is a live request that waits in a phase. It may be freed afterwards.
-pub(super) unsafe fn go_on(r: *mut ngx_http_request_t) {
-    // SAFETY: what nginx does when the resolver has answered; it frees a connection no earlier
-    // than the event that is being handled.
-    unsafe {
-        let connection = (*r).connection;
-        log_as(r);
-        // Whoever comes next may not care whether the client leaves (`proxy_ignore_client_abort`).
-        (*r).read_event_handler = Some(nginx_sys::ngx_http_block_reading);
-        (*r).write_event_handler = Some(ngx_http_core_run_phases);
-        ngx_http_core_run_phases(r);
-        ngx_http_run_posted_requests(connection);
+/// A request that waits in a phase.
+#[derive(Clone, Copy)]
+pub(super) struct Waiting {
+    pub(super) request: *mut ngx_http_request_t,
+    phase: ngx_int_t,
+}
+
+impl Waiting {
+    /// `r` is about to wait in the phase that it is in.
+    pub(super) fn new(r: Request<'_>) -> Self {
+        // SAFETY: plain field of a live request.
+        Self { request: r.as_ptr(), phase: unsafe { (*r.as_ptr()).phase_handler } }
+    }
+
+    /// Goes on with it from outside of its connection's events; not if it has been led away: where
+    /// the client leaves, `post_action` runs the request once more.
+    ///
+    /// # Safety
+    ///
+    /// The request lives. It may be freed afterwards.
+    pub(super) unsafe fn go_on(self) {
+        let r = self.request;
+        // SAFETY: what nginx does when the resolver has answered; it frees a connection no earlier
+        // than the event that is being handled.
+        unsafe {
+            if (*r).phase_handler != self.phase {
+                return;
+            }
+            let connection = (*r).connection;
+            log_as(r);
+            // Whoever comes next may not care whether the client leaves
+            // (`proxy_ignore_client_abort`).
+            (*r).read_event_handler = Some(nginx_sys::ngx_http_block_reading);
+            (*r).write_event_handler = Some(ngx_http_core_run_phases);
+            ngx_http_core_run_phases(r);
+            ngx_http_run_posted_requests(connection);
+        }
     }
 }
 

@@ -6,12 +6,11 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ptr::{self, NonNull};
 
 use nginx_sys::{
-    ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_request_t, ngx_palloc,
-    ngx_resolve_name, ngx_resolve_name_done, ngx_resolve_start, ngx_resolver_ctx_t,
-    ngx_resolver_strerror, sockaddr,
+    ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_palloc, ngx_resolve_name,
+    ngx_resolve_name_done, ngx_resolve_start, ngx_resolver_ctx_t, ngx_resolver_strerror, sockaddr,
 };
 
-use super::request::{Request, go_on, log_as};
+use super::request::{Request, Waiting, log_as};
 use super::{NoMemory, OK, copy, guard};
 
 /// A question under way. Dropping it takes it back; the callback is not called any more.
@@ -35,7 +34,7 @@ pub(crate) enum Answer {
 pub(crate) type Callback = fn(Request<'_>, Answer);
 
 struct Wait {
-    request: *mut ngx_http_request_t,
+    waiting: Waiting,
     callback: Callback,
     /// The resolver's side; null once it has answered or was told to forget.
     ctx: *mut ngx_resolver_ctx_t,
@@ -83,7 +82,7 @@ pub(crate) fn start(
             return Err(NoMemory);
         }
 
-        wait.write(Wait { request: r.as_ptr(), callback, ctx, starting: true });
+        wait.write(Wait { waiting: Waiting::new(r), callback, ctx, starting: true });
         (*ctx).name = name;
         (*ctx).handler = Some(resolved);
         (*ctx).data = wait.cast();
@@ -110,12 +109,12 @@ unsafe extern "C" fn resolved(ctx: *mut ngx_resolver_ctx_t) {
             let answer = answer(ctx);
             (*wait).end();
 
-            let r = (*wait).request;
+            let waiting = (*wait).waiting;
             let starting = (*wait).starting;
-            log_as(r);
-            ((*wait).callback)(Request::new(r), answer);
+            log_as(waiting.request);
+            ((*wait).callback)(Request::new(waiting.request), answer);
             if !starting {
-                go_on(r);
+                waiting.go_on();
             }
         }
     });
