@@ -762,6 +762,7 @@ pub(crate) fn leave(
     // Every destination has a follow location; without one the answer stays what it is.
     let Some(location) = location else { return Verdict::Pass };
     ctx.borrow_mut().spent = Some(u.id());
+    resume::let_go(r, u);
     u.release(is_reusable(u));
     r.clear_response();
     r.enter(location);

@@ -73,9 +73,8 @@ impl Download {
         let received = self.received.checked_add(bytes);
         self.received = received.filter(|sum| *sum <= self.promise.length())?;
         let completes = self.is_whole() && !was_whole;
-        if completes && let (Some(settings), Some(u)) = (self.attempt.settings.take(), r.upstream())
-        {
-            u.restore_settings(settings);
+        if completes && let Some(u) = r.upstream() {
+            self.attempt.give_back_settings(u);
         }
         Some(completes)
     }
@@ -125,6 +124,13 @@ impl Attempt {
     fn accept(&mut self, u: Upstream<'_>) {
         self.is_accepted = true;
         self.sender = u.sender();
+    }
+
+    /// Nothing of `u`, which sends, is waited for any more.
+    fn give_back_settings(&mut self, u: Upstream<'_>) {
+        if let Some(settings) = self.settings.take() {
+            u.restore_settings(settings);
+        }
     }
 }
 
@@ -233,6 +239,16 @@ pub(crate) fn is_rest(r: Request<'_>) -> bool {
     !r.is_main() && r.ctx::<Docker>().is_some_and(|ctx| ctx.borrow().is_rest)
 }
 
+/// `u`, which was asked for the rest by `r`, has led elsewhere.
+pub(crate) fn let_go(r: Request<'_>, u: Upstream<'_>) {
+    if is_rest(r)
+        && let Some(main) = r.main().ctx::<Docker>()
+        && let Some(download) = &mut main.borrow_mut().download
+    {
+        download.attempt.give_back_settings(u);
+    }
+}
+
 /// For how long those may send nothing who are asked for the rest, in milliseconds.
 pub(crate) fn stall(r: Request<'_>) -> Option<u64> {
     if !is_rest(r) {
@@ -281,6 +297,9 @@ fn judged(r: Request<'_>, main: &mut RequestCtx, ctx: &mut RequestCtx) -> bool {
     };
     attempt.is_unauthorized = !origin::is_foreign(ctx) && u.is_some_and(|u| u.status() == 401);
     attempt.end = Some(failed);
+    if let Some(u) = u {
+        attempt.give_back_settings(u);
+    }
     false
 }
 

@@ -636,6 +636,38 @@ fn a_finished_download_leaves_its_connection_as_nginx_does() {
     println!("{without} connections for 3 downloads");
 }
 
+/// The same where who is asked for the rest has none.
+#[test]
+fn who_has_no_rest_is_left_as_nginx_leaves_it() {
+    let (hub, path, blob) = hub(4 * MB);
+    let nginx = mirror(&hub)
+        .http(&format!("upstream plain {{ server {}:80; }}", hub.address(REGISTRY)))
+        .workers(1)
+        .server("location / { docker_resume on tries=1; proxy_pass http://plain; }")
+        .start();
+    let connections = |replies: [Reply; 2]| {
+        answers(&hub, REGISTRY, replies);
+        let before = hub.counts(REGISTRY).connections;
+        let complete = get(&nginx.url(&path)).send().complete;
+        (complete, hub.counts(REGISTRY).connections - before)
+    };
+    let whole = || connections([Response::new(200).body(&blob).into(), Reply::Normal]);
+    whole();
+    let (_, opened) = whole();
+
+    let digest = path.rsplit('/').next().unwrap();
+    let cdn = format!("https://{CLOUDFLARE}{}", hub.signed(CLOUDFLARE, "GET", digest));
+    for (name, reply, finished) in [
+        ("gone", Fault::Status(404).reply(), false),
+        ("elsewhere", Reply::redirect(307, cdn), true),
+    ] {
+        // The connection of the beginning ends with it.
+        let beginning = Response::new(200).body(&blob).shape(Shape::CutBody(1000, End::Close));
+        assert_eq!(connections([beginning.into(), reply]), (finished, 1 + opened), "{name}");
+        assert_eq!(whole(), (true, opened), "{name}");
+    }
+}
+
 #[test]
 fn inherited_it_acts_on_the_registry_alone() {
     let (hub, path, blob) = hub(MB);
