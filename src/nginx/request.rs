@@ -14,9 +14,10 @@ use nginx_sys::{
     ngx_hash_key, ngx_http_clean_header, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
     ngx_http_core_module, ngx_http_core_run_phases, ngx_http_discard_request_body,
     ngx_http_finalize_request, ngx_http_log_ctx_t, ngx_http_output_filter,
-    ngx_http_read_client_request_body, ngx_http_request_t, ngx_http_run_posted_requests,
-    ngx_http_send_header, ngx_http_update_location_config, ngx_int_t, ngx_log_t, ngx_pnalloc,
-    ngx_pool_cleanup_add, ngx_pool_t, ngx_table_elt_t, ngx_uint_t,
+    ngx_http_read_client_request_body, ngx_http_request_body_t, ngx_http_request_t,
+    ngx_http_run_posted_requests, ngx_http_send_header, ngx_http_update_location_config, ngx_int_t,
+    ngx_log_t, ngx_palloc, ngx_pnalloc, ngx_pool_cleanup_add, ngx_pool_t, ngx_table_elt_t,
+    ngx_uint_t,
 };
 
 use super::bits::ngx_http_request_s as Bits;
@@ -480,7 +481,8 @@ impl<'r> Request<'r> {
     /// Reads the client's body, and then runs `then`; for a content handler, which returns what
     /// this returns.
     pub(crate) fn read_body(self, then: BodyHandler) -> ngx_int_t {
-        // SAFETY: a live request in its content phase, whose body nobody has read.
+        // SAFETY: a live request in its content phase. Of its body, nginx reads nothing twice that
+        // another module has read.
         let rc = unsafe { ngx_http_read_client_request_body(self.as_ptr(), Some(then)) };
         // As nginx's own handlers do with NGX_HTTP_SPECIAL_RESPONSE and above.
         if rc >= 300 { rc } else { DONE }
@@ -504,15 +506,19 @@ impl<'r> Request<'r> {
         read.ok().map(|()| whole)
     }
 
-    /// Puts another body in the place of the one that was read.
+    /// Puts another body in the place of the one that was read. Subrequests that there are keep
+    /// that, as they keep its length.
     pub(crate) fn set_body(self, bytes: &[u8]) -> Result<(), NoMemory> {
-        // SAFETY: the body was read; buffer and link come from the request's pool.
+        // SAFETY: the body was read; its structure is copied whole, and the copy, buffer and link
+        // come from the request's pool.
         unsafe {
-            let body = (*self.as_ptr()).request_body;
+            let read = (*self.as_ptr()).request_body;
+            let body = ngx_palloc(self.pool(), size_of::<ngx_http_request_body_t>())
+                .cast::<ngx_http_request_body_t>();
             let text = copy(self.pool(), bytes)?;
             let buffer = ngx_create_temp_buf(self.pool(), 1);
             let link = ngx_alloc_chain_link(self.pool());
-            if body.is_null() || buffer.is_null() || link.is_null() {
+            if read.is_null() || body.is_null() || buffer.is_null() || link.is_null() {
                 return Err(NoMemory);
             }
             (*buffer).start = text.data;
@@ -521,7 +527,9 @@ impl<'r> Request<'r> {
             (*buffer).end = (*buffer).last;
             (*link).buf = buffer;
             (*link).next = ptr::null_mut();
+            ptr::copy_nonoverlapping(read, body, 1);
             (*body).bufs = link;
+            (*self.as_ptr()).request_body = body;
             (*self.as_ptr()).headers_in.content_length_n = text.len as nginx_sys::off_t;
         }
         Ok(())

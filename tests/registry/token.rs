@@ -2,7 +2,7 @@
 
 use support::{
     Answer, Fault, Hub, Kind, Nginx, NginxBuilder, REGISTRY, Recorded, Reply, Response, get,
-    request,
+    request, wait_for,
 };
 
 use crate::{LOCATIONS, http_conf};
@@ -265,6 +265,32 @@ fn a_form_is_posted_as_the_registry_wants_it() {
     let put = request("PUT", &nginx.url(&realm)).body("x").send();
     assert_eq!((put.status, put.header("allow")), (405, Some("GET, POST")));
     assert_eq!(hub.counts("ghcr.io").requests, count);
+}
+
+/// nginx has made a subrequest of the request by then, which shares its body and not its length.
+#[test]
+fn what_is_mirrored_is_the_clients_own_form() {
+    let hub = hub();
+    let copy = hub.add_host_as("copy.example", Kind::Blank);
+    let nginx = mirror(
+        &hub,
+        &format!("mirror /copy; location = /copy {{ internal; proxy_pass http://{copy}; }}"),
+    )
+    .start();
+    let realm = realm(&get(&nginx.url("/v2/ghcr.io/a/b/manifests/1")).send());
+    let form = "scope=repository%3Aghcr.io%2Fa%2Fb%3Apull";
+    let post = request("POST", &nginx.url(&realm))
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .body(form)
+        .send();
+    assert_eq!(post.status, 200);
+    let sent = |host| {
+        let posts = hub.requests(host).into_iter().filter(|request| request.method == "POST");
+        posts.map(|post| String::from_utf8(post.body).unwrap()).next_back()
+    };
+    assert_eq!(sent("ghcr.io").as_deref(), Some("service=ghcr.io&scope=repository:a/b:pull"));
+    wait_for("the copy", || sent("copy.example").is_some());
+    assert_eq!(sent("copy.example").as_deref(), Some(form));
 }
 
 #[test]
