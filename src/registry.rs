@@ -341,13 +341,7 @@ fn found(r: Request<'_>, addresses: &[IpAddr]) {
 /// The content handler, in the place of the location's own. `with_form` goes on when the form of
 /// a POST for a token was read.
 pub(crate) fn content(r: Request<'_>, with_form: BodyHandler) -> ngx_int_t {
-    let Ok(ctx) = r.ctx_or_default::<Docker>() else { return ERROR };
-    // A subrequest of ours begins here, and asks what its request asks.
-    if ctx.borrow().service.is_none() {
-        let main = r.main().ctx::<Docker>();
-        let again = main.and_then(|main| main.borrow().service.as_ref()?.again());
-        ctx.borrow_mut().service = again;
-    }
+    let Some(ctx) = served(r) else { return ERROR };
     let token =
         token(&ctx.borrow()).map(|(token, stays_here)| token::refusal(r, token, stays_here));
     let refusal = match token {
@@ -365,6 +359,21 @@ pub(crate) fn content(r: Request<'_>, with_form: BodyHandler) -> ngx_int_t {
     }
     token::drop_none(r);
     pass_on(r, ctx)
+}
+
+/// The context of a request whose service is known. nginx copies a request past the phases that find
+/// it, as for `slice` or `proxy_cache_background_update`: a copy asks what its request asks.
+fn served(r: Request<'_>) -> Option<&RefCell<RequestCtx>> {
+    if let Some(ctx) = r.ctx::<Docker>()
+        && ctx.borrow().service.is_some()
+    {
+        return Some(ctx);
+    }
+    LocConf::of(r).registries.as_ref()?;
+    let again = r.main().ctx::<Docker>()?.borrow().service.as_ref()?.again()?;
+    let ctx = r.ctx_or_default::<Docker>().ok()?;
+    ctx.borrow_mut().service = Some(again);
+    Some(ctx)
 }
 
 /// The form of a POST for a token was read.
@@ -418,7 +427,7 @@ fn pass_on(r: Request<'_>, ctx: &RefCell<RequestCtx>) -> ngx_int_t {
 
 /// `$docker_upstream`, for `proxy_pass`.
 pub(crate) fn upstream_url(r: Request<'_>) -> Option<&[u8]> {
-    let ctx = r.ctx::<Docker>()?;
+    let ctx = served(r)?;
     let borrowed = ctx.borrow();
     let service = borrowed.service.as_ref()?;
     if let Ok(asked) = &service.asked {

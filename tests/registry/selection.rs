@@ -1,6 +1,6 @@
 //! Which registry a request goes to, and what it asks for there.
 
-use support::{Fault, Kind, Nginx, REGISTRY, Response, get, head, request};
+use support::{Fault, Kind, Nginx, REGISTRY, Response, get, head, noise, request, wait_for};
 
 use crate::{DECLARED, GHCR, OWN, QUAY, echo, echo_all, http_conf, hub, mirror};
 
@@ -332,4 +332,44 @@ fn the_log_names_the_registry() {
     let want = "ghcr.io https://ghcr.io/v2/a/manifests/1 ghcr.io 200";
     assert_eq!(text.lines().next(), Some(want));
     assert!(text.lines().nth(1).unwrap().starts_with("- - "), "{text}");
+}
+
+/// nginx copies a request to go on with its content, past all phases before that.
+#[test]
+fn a_copy_of_a_request_asks_what_the_request_asks() {
+    const DIRECT: &str = "direct.example";
+    let hub = hub();
+    hub.add_host_as(DIRECT, Kind::Mirror);
+    let blob = noise(7, 100_000);
+    let path = format!("/v2/{DIRECT}/a/b/blobs/{}", hub.add_blob(blob.clone()));
+    let mirror = |directives: &str| {
+        mirror(
+            &hub,
+            &format!(
+                "docker_registry {DIRECT};
+                 proxy_cache a;
+                 proxy_cache_valid 200 206 1s;
+                 proxy_ignore_headers Cache-Control Expires;
+                 add_header X-Cache $upstream_cache_status;
+                 {directives}"
+            ),
+        )
+        .http("proxy_cache_path %prefix%/cache keys_zone=a:1m;")
+        .start()
+    };
+
+    let nginx =
+        mirror("slice 30k; proxy_set_header Range $slice_range; proxy_cache_key $uri$slice_range;");
+    let whole = get(&nginx.url(&path)).send();
+    assert!(whole.complete && whole.body == blob, "{} bytes", whole.body.len());
+    assert_eq!(hub.counts(DIRECT).requests, 4);
+
+    let nginx = mirror("proxy_cache_use_stale updating; proxy_cache_background_update on;");
+    let cached = || {
+        let answer = get(&nginx.url(&path)).send();
+        answer.header("x-cache").unwrap_or_default().to_owned()
+    };
+    assert_eq!(cached(), "MISS");
+    wait_for("what is old", || cached() == "STALE");
+    wait_for("what is new", || cached() == "HIT");
 }
