@@ -419,10 +419,11 @@ impl<'r> Request<'r> {
         }
     }
 
-    /// Runs the phases from the one that the request is in.
+    /// Runs the phases from the one that the request is in; for the start of a subrequest.
     pub(crate) fn run_phases(self) {
-        // SAFETY: plain fields of a live request. nginx frees a request by an event of its own
-        // where a handler ends it, so that it lives on until this callback has returned.
+        // SAFETY: plain fields of a live subrequest. Its main request is counted once more than
+        // this one's end takes back, and where a handler terminates that, nginx does so in a posted
+        // request (`ngx_http_terminate_request()`): both live until this callback has returned.
         unsafe {
             (*self.as_ptr()).write_event_handler = Some(ngx_http_core_run_phases);
             ngx_http_core_run_phases(self.as_ptr());

@@ -394,7 +394,9 @@ impl<'r> Upstream<'r> {
     /// wait for longer. `Some` is to be given back when all has come.
     pub(crate) fn limit_silence(self, limit: u64) -> Result<Option<Settings>, NoMemory> {
         // SAFETY: the settings are the location's, or a copy that peer.rs has made; the copy here
-        // lives in the request's pool as well, and nginx reads them anew whenever it sets a timer.
+        // lives in the request's pool as well, as long as the upstream. nginx reads the time anew
+        // whenever it sets a timer, and once for all where it buffers an answer: between header and
+        // body (`ngx_http_upstream_send_response()`).
         unsafe {
             let u = self.as_ptr();
             let limit = ngx_msec_t::try_from(limit).unwrap_or(ngx_msec_t::MAX);
