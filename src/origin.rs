@@ -276,6 +276,8 @@ pub(crate) fn before_asking(r: Request<'_>) -> Verdict {
         return Verdict::Pass;
     };
     let Some(u) = r.upstream().filter(|u| is_primarys(r, ways, *u)) else { return Verdict::Pass };
+    // Where nginx gives up on it, nobody could tell any more.
+    u.uri();
     let is_returning = || {
         let ctx = r.ctx::<Docker>();
         ctx.is_some_and(|ctx| matches!(ctx.borrow().stage, Stage::Returning))
@@ -809,7 +811,7 @@ pub(crate) fn body_so_far(u: Upstream<'_>) -> Cow<'_, [u8]> {
 ///
 /// # Errors
 ///
-/// If the location sends a Host that is none.
+/// If the location sends a Host that is none, or nobody knows the URI.
 pub(crate) fn primary(r: Request<'_>, u: Upstream<'_>) -> Result<Primary, LocationError> {
     let head = Head::parse(u.request_head());
     let is_exact = head.is_some();
@@ -818,6 +820,9 @@ pub(crate) fn primary(r: Request<'_>, u: Upstream<'_>) -> Result<Primary, Locati
         None => (None, r.request_lines().collect()),
     };
     let host = host.unwrap_or_else(|| u.authority());
+    if u.uri().is_empty() {
+        return Err(LocationError::Empty);
+    }
     let url = Url::parse(&[u.schema(), &host, u.uri()].concat())?;
     Ok(Primary { backend: u.backend(), url, lines, is_exact })
 }

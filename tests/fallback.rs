@@ -1714,6 +1714,39 @@ fn every_kind_of_location_falls_back() {
     }
 }
 
+/// Over HTTP/2, nginx notes nowhere what it has asked for.
+#[test]
+fn a_target_is_asked_what_an_upstream_of_http2_was() {
+    if Nginx::version() < (1, 29, 4) {
+        return;
+    }
+    let hub = hub();
+    hub.route(FIRST, |request| Response::text(200, request.line()).into());
+    let locations = "
+        location /v2/plain/ { proxy_pass http://127.0.0.1:%port2%; }
+        location /v2/mapped/ { proxy_pass http://127.0.0.1:%port2%/v2/library/; }
+        location ~ ^/v2/named/(.*)$ { proxy_pass http://127.0.0.1:%port2%/v2/a/$1$is_args$args; }
+        location /v2/written/ {
+            rewrite ^/v2/written/(.*) /v2/b/$1 break;
+            proxy_pass http://127.0.0.1:%port2%;
+        }
+        location /v2/led/ { try_files /none /v2/mapped/led; }";
+    let server = |version: &str| {
+        format!("docker_fallback https://{FIRST}; proxy_http_version {version}; {locations}")
+    };
+    // It answers, or ends the connection.
+    let origin = "location / { if ($uri ~ gone) { return 444; } return 429; }";
+    let nginx = mirror(&hub).server(&server("1.1")).server(&server("2")).h2c_server(origin).start();
+    for location in ["plain", "mapped", "named", "written", "led"] {
+        for name in ["x", "gone", "x%2By/z", "x%2Fy?a=b&c=%20"] {
+            let path = format!("/v2/{location}/{name}");
+            let [want, got] = [0, 1].map(|number| get(&nginx.url_of(number, &path)).send());
+            assert_eq!((want.status, got.status), (200, 200), "{path}");
+            assert_eq!(got.text(), want.text(), "{path}");
+        }
+    }
+}
+
 #[test]
 fn an_inherited_fallback_is_for_the_registrys_api_only() {
     let hub = hub();

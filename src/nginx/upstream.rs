@@ -254,10 +254,74 @@ impl<'r> Upstream<'r> {
         matches!(self.schema(), b"http://" | b"https://")
     }
 
-    /// The URI that was sent: after rewrite and `proxy_pass`.
+    /// The URI that was sent: after rewrite and `proxy_pass`. Over HTTP/2, nginx does not note it; it
+    /// is, when it is asked for in the location of the `proxy_pass`. Else it is empty.
     pub(crate) fn uri(self) -> &'r [u8] {
         // SAFETY: a string in the request's pool.
-        unsafe { bytes((*self.as_ptr()).uri) }
+        unsafe {
+            #[cfg(proxy_header)]
+            if (*self.as_ptr()).uri.len == 0
+                && let Some(uri) = self.http2_uri()
+                && let Ok(uri) = super::copy(self.request.pool(), &uri)
+            {
+                (*self.as_ptr()).uri = uri;
+            }
+            bytes((*self.as_ptr()).uri)
+        }
+    }
+
+    /// What `ngx_http_proxy_v2_create_request()` makes of the request. `None`: the request has left
+    /// the location, and nginx has forgotten it.
+    #[cfg(proxy_header)]
+    fn http2_uri(self) -> Option<Vec<u8>> {
+        use super::bits::{ngx_http_proxy_ctx_t, ngx_http_proxy_loc_conf_t};
+        use nginx_sys::{NGX_ESCAPE_URI, ngx_escape_uri};
+
+        if !self.is_proxied() {
+            return None;
+        }
+        // SAFETY: the settings that the upstream was made with begin what `proxy_pass` keeps of the
+        // location, and the same slot of the request's holds what it keeps of that. The first pass
+        // of the escaping tells how many bytes grow by two.
+        unsafe {
+            let r = self.request.as_ptr();
+            let own = self.conf_address();
+            let slots = nginx_sys::ngx_http_max_module;
+            let slot = (0..slots).find(|slot| address(*(*r).loc_conf.add(*slot)) == own)?;
+            let ctx = (*(*r).ctx.add(slot)).cast::<ngx_http_proxy_ctx_t>();
+            if ctx.is_null() {
+                return None;
+            }
+            let conf = (*(*r).loc_conf.add(slot)).cast::<ngx_http_proxy_loc_conf_t>();
+            let text = |len, data| bytes(nginx_sys::ngx_str_t { len, data });
+            let prefix = text((*ctx).vars.uri.len, (*ctx).vars.uri.data);
+            if !(*conf).proxy_lengths.is_null() && !prefix.is_empty() {
+                return Some(prefix.to_vec());
+            }
+            let bits = r.cast::<Bits>();
+            if prefix.is_empty() && Bits::valid_unparsed_uri_raw(bits) != 0 {
+                return Some(bytes((*r).unparsed_uri).to_vec());
+            }
+            let is_replaced = Bits::valid_location_raw(bits) != 0 && !prefix.is_empty();
+            let replaced = if is_replaced { (*conf).location.len } else { 0 };
+            let rest = bytes((*r).uri).get(replaced..).unwrap_or_default();
+            let mut uri = prefix.to_vec();
+            if Bits::quoted_uri_raw(bits) != 0 || Bits::internal_raw(bits) != 0 {
+                let (from, kind) = (rest.as_ptr().cast_mut(), NGX_ESCAPE_URI as usize);
+                let escaped = ngx_escape_uri(ptr::null_mut(), from, rest.len(), kind);
+                let begin = uri.len();
+                uri.resize(begin + rest.len() + 2 * escaped, 0);
+                ngx_escape_uri(uri.as_mut_ptr().add(begin), from, rest.len(), kind);
+            } else {
+                uri.extend_from_slice(rest);
+            }
+            let args = bytes((*r).args);
+            if !args.is_empty() {
+                uri.push(b'?');
+                uri.extend_from_slice(args);
+            }
+            Some(uri)
+        }
     }
 
     /// Host and port under which the configuration knows it: without a port for an `upstream`.
