@@ -200,7 +200,8 @@ enum Next {
 
 /// Runs before the content phase of every request. `ask` is [`ask()`], for nginx.
 pub(crate) fn precontent(r: Request<'_>, ask: Handler) -> Phase {
-    let Some(cache) = LocConf::of(r).manifest_cache().filter(|_| r.is_main()) else {
+    let is_clients = r.is_main() && !r.is_post_action();
+    let Some(cache) = LocConf::of(r).manifest_cache().filter(|_| is_clients) else {
         return Phase::Declined;
     };
     let has_begun = r.ctx::<Docker>().is_some_and(|ctx| ctx.borrow().manifest.has_begun());

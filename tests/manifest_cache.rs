@@ -15,8 +15,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rules::digest::Digest;
 use support::{
-    Answer, Connection, End, Fault, Hub, Image, Nginx, NginxBuilder, REGISTRY, Recorded, Reply,
-    Request, Response, Shape, get, head, until, wait_for,
+    Answer, Connection, End, Fault, Hub, Image, Kind, Nginx, NginxBuilder, REGISTRY, Recorded,
+    Reply, Request, Response, Shape, get, head, until, wait_for,
 };
 
 const REPOSITORY: &str = "library/x";
@@ -617,6 +617,30 @@ fn a_client_that_leaves_lets_the_others_go_on() {
 }
 
 // What HEAD meets on its way.
+
+/// nginx runs the request of a client that has left once more.
+#[test]
+fn a_post_action_waits_for_nobody() {
+    const DONE: &str = "done.example";
+    let scene = scene_of(|hub| {
+        let done = hub.add_host_as(DONE, Kind::Blank);
+        builder(hub).server(&format!(
+            "{CACHE}
+             location / {{ post_action @done; proxy_pass https://{REGISTRY}; }}
+             location @done {{ proxy_pass http://{done}; }}"
+        ))
+    });
+    scene.hub.on_times(REGISTRY, TAG, 1, Fault::Stall);
+    let request = scene.get(TAG).patience(Duration::from_millis(300));
+    thread::scope(|scope| {
+        scope.spawn(|| scene.get(TAG).patience(Duration::from_secs(2)).try_send());
+        wait_for("the first", || scene.hub.counts(REGISTRY).requests == 1);
+        assert!(request.try_send().is_err(), "it waits");
+        thread::sleep(Duration::from_millis(500));
+        let asked: Vec<_> = scene.hub.requests(DONE).iter().map(Recorded::line).collect();
+        assert_eq!(asked, [format!("GET {TAG}")]);
+    });
+}
 
 #[test]
 fn head_follows_redirects_and_falls_back_as_the_request_does() {
