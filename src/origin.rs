@@ -467,6 +467,11 @@ pub(crate) fn is_foreign(ctx: &RequestCtx) -> bool {
     ctx.destination.as_ref().is_some_and(|destination| destination.relation == Relation::Foreign)
 }
 
+/// Who is being asked is another origin than the request was meant for: such a one, or a fallback.
+fn is_elsewhere(ctx: &RequestCtx) -> bool {
+    ctx.destination.as_ref().is_some_and(|destination| destination.relation != Relation::Same)
+}
+
 /// The backend that is being asked, or has led to who is. In quiet times the primary was asked
 /// without a look at its breaker.
 pub(crate) fn subject(r: Request<'_>, ctx: &RequestCtx, uri: &str) -> Option<Subject> {
@@ -590,8 +595,7 @@ fn pass(r: Request<'_>, ctx: &mut RequestCtx) -> Result<(), NoMemory> {
     {
         primary.lines = Lines::default();
     }
-    let is_foreign = ctx.destination.as_ref().is_some_and(|d| d.relation != Relation::Same);
-    if is_foreign {
+    if is_elsewhere(ctx) {
         for line in r.response_lines().filter(|line| request::speaks_for_origin(line.name())) {
             line.remove();
         }
@@ -829,10 +833,10 @@ pub(crate) fn primary(r: Request<'_>, u: Upstream<'_>) -> Result<Primary, Locati
 
 /// The answer of `u`, to be sent later by us.
 fn original(r: Request<'_>, u: Upstream<'_>, ctx: &RequestCtx) -> Answer {
-    let is_foreign = ctx.destination.as_ref().is_some_and(|d| d.relation != Relation::Same);
+    let is_elsewhere = is_elsewhere(ctx);
     let lines = r
         .response_lines()
-        .filter(|line| !(is_foreign && request::speaks_for_origin(line.name())))
+        .filter(|line| !(is_elsewhere && request::speaks_for_origin(line.name())))
         .map(|line| (line.name().to_vec(), line.value().to_vec()))
         .collect();
     answer_of(u, lines, r.content_type(), r, &asked(ctx), errors::acts(r), false)
@@ -926,7 +930,7 @@ pub(crate) fn preaccess(r: Request<'_>, answer: Handler, content: Handler, ask: 
     if !conf.is_follow {
         return registry::preaccess(r, conf, content);
     }
-    let (true, Some(ways)) = (conf.is_follow, &conf.ways) else { return Phase::Declined };
+    let Some(ways) = &conf.ways else { return Phase::Declined };
     let Ok(ctx) = r.ctx_or_default::<Docker>() else { return Phase::Status(500) };
 
     loop {
