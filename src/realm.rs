@@ -3,8 +3,9 @@
 use core::cell::RefCell;
 use core::ffi::CStr;
 
+use rules::challenge::{self, Bearer, ChallengeError};
 use rules::directive::{self, Realm as Argument};
-use rules::{authority, challenge};
+use rules::{authority, kind};
 
 use crate::conf::LocConf;
 use crate::ctx::{Relation, RequestCtx};
@@ -13,7 +14,8 @@ use crate::nginx::conf::{ComplexValue, Conf, Directive, SetError, set_once};
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
 use crate::nginx::upstream::Upstream;
-use crate::token;
+use crate::registry::Asked;
+use crate::{origin, token};
 
 /// What the realms of upstream's challenges begin with.
 #[derive(Clone)]
@@ -44,9 +46,9 @@ impl Directive for RealmRewrite {
     }
 }
 
-/// Rewrites the challenges that came from upstream; not those of `auth_basic` or `add_header`. What a
-/// fallback says of realms stays for no client, and what a redirect's target says goes to none: only
-/// the registry itself names those who get its clients' credentials.
+/// Rewrites the challenges that came from upstream; not those of `auth_basic` or `add_header`. Of a
+/// fallback's nothing is left but that there is one, and what a redirect's target says goes to
+/// nobody: only the registry itself names those who get its clients' credentials.
 ///
 /// A line is upstream's if its value lies where upstream's line has it: nginx copies the line, not
 /// its bytes, from upstream, from its cache, and when it intercepts errors.
@@ -67,9 +69,8 @@ pub(crate) fn filter(r: Request<'_>, conf: &LocConf, u: Upstream<'_>) {
         let relation = destination.map_or(Relation::Same, |destination| destination.relation);
         let base = base.get_or_insert_with(|| self::base(r, conf));
         let value = match (base, relation) {
-            (Some(base), Relation::Same | Relation::Fallback) => {
-                rewritten(r, ctx.as_deref(), line.value(), base, relation)
-            }
+            (Some(base), Relation::Same) => rewritten(r, ctx.as_deref(), line.value(), base),
+            (Some(base), Relation::Fallback) => of_fallback(r, ctx.as_deref(), line.value(), base),
             (None, _) | (_, Relation::Foreign) => None,
         };
         match value {
@@ -90,26 +91,57 @@ fn rewritten(
     ctx: Option<&RequestCtx>,
     value: &[u8],
     base: &[u8],
-    relation: Relation,
 ) -> Option<Vec<u8>> {
-    let service = ctx.and_then(|ctx| ctx.service.as_ref());
-    let rewritten = match service.and_then(|service| service.asked()) {
+    let rewritten = match asked(ctx) {
         Some(asked) => challenge::rewrite_bearer(value, |bearer| {
-            token::challenge(r, asked, base, bearer, relation)
+            token::challenge(r, asked, base, bearer, Relation::Same)
         }),
         None => challenge::rewrite_realm(value, base),
     };
     rewritten.unwrap_or_else(|error| {
-        let fate = if relation == Relation::Same { "passed unchanged" } else { "dropped" };
-        r.log(
-            Level::Warn,
-            format_args!(
-                "upstream sent invalid \"WWW-Authenticate\" header: \"{}\", {error}, {fate}",
-                value.escape_ascii()
-            ),
-        );
+        log_invalid(r, value, error, "passed unchanged");
         None
     })
+}
+
+/// The challenge that the client gets in the place of a fallback's. It is for what the request asks
+/// for: a token for what the fallback would like to have might be sent to it.
+fn of_fallback(
+    r: Request<'_>,
+    ctx: Option<&RequestCtx>,
+    value: &[u8],
+    base: &[u8],
+) -> Option<Vec<u8>> {
+    let theirs = challenge::first_bearer(value).unwrap_or_else(|error| {
+        log_invalid(r, value, error, "dropped");
+        None
+    })?;
+    let uri = ctx.map(origin::first_uri).unwrap_or_default();
+    let repository = kind::Request::of(r.method(), uri.as_bytes()).repository;
+    let repository = str::from_utf8(repository).ok().filter(|name| !name.is_empty());
+    let scope = theirs.scope.and(repository).map(|name| format!("repository:{name}:pull"));
+    let bearer = Bearer { scope, ..theirs };
+    match asked(ctx) {
+        Some(asked) => {
+            let bearer = token::challenge(r, asked, base, &bearer, Relation::Fallback)?;
+            Some(bearer.to_header().into_bytes())
+        }
+        None => challenge::rewrite_realm(bearer.to_header().as_bytes(), base).ok()?,
+    }
+}
+
+fn asked(ctx: Option<&RequestCtx>) -> Option<&Asked> {
+    ctx?.service.as_ref()?.asked()
+}
+
+fn log_invalid(r: Request<'_>, value: &[u8], error: ChallengeError, fate: &str) {
+    r.log(
+        Level::Warn,
+        format_args!(
+            "upstream sent invalid \"WWW-Authenticate\" header: \"{}\", {error}, {fate}",
+            value.escape_ascii()
+        ),
+    );
 }
 
 /// What the realm begins with in answers to this request; `None` if it must stay as it is.

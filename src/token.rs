@@ -92,11 +92,11 @@ pub(crate) fn challenge(
     } else {
         (bearer.realm.clone(), bearer.service.clone())
     };
-    let ticket = Ticket::Realm { registry: registry.name.clone(), realm, service };
+    let ticket = Ticket::Realm { registry: registry.name.clone(), realm, service: service.clone() };
     let base = str::from_utf8(base).ok()?.trim_end_matches('/');
     Some(Bearer {
         realm: format!("{base}/token/{}", ticket.seal(key)),
-        service: None,
+        service,
         scope: bearer.scope.as_ref().map(|scope| route.client_scope(scope)),
     })
 }

@@ -549,6 +549,41 @@ fn the_challenge_of_a_target_leads_to_this_mirror_as_well() {
 }
 
 #[test]
+fn a_target_does_not_say_what_a_token_is_for() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let nginx = start(&hub, &format!("docker_realm_rewrite on; {}", chain_of_two()));
+    let realm = "Bearer realm=\"http://mirror.example.com/token\"";
+    let theirs = "Bearer realm=\"https://first.example/token\"";
+    let rows = [
+        (
+            "another repository, to write to it",
+            PATH,
+            format!("{theirs},service=\"a\",scope=\"repository:alice/secret:pull,push\""),
+            format!("{realm},service=\"a\",scope=\"repository:library/x:pull\""),
+        ),
+        (
+            "everything",
+            "/v2/",
+            format!("{theirs},scope=\"registry:catalog:* repository:alice/secret:pull\""),
+            realm.to_owned(),
+        ),
+        (
+            "words beside it",
+            PATH,
+            format!("Basic realm=\"a\", {theirs}, error=\"insufficient_scope\", {theirs}"),
+            realm.to_owned(),
+        ),
+    ];
+    for (name, uri, challenge, want) in rows {
+        let challenge =
+            Response::error(401, "UNAUTHORIZED", "who?").header("WWW-Authenticate", &challenge);
+        hub.on(FIRST, "/", Fault::Answer(challenge.into()));
+        let answer = get(&nginx.url(uri)).header("Host", "mirror.example.com").send();
+        assert_eq!(answer.header("www-authenticate"), Some(want.as_str()), "{name}");
+    }
+}
+
+#[test]
 fn an_intercepted_answer_outside_the_api_is_told_too() {
     let hub = hub_with(Fault::Status(502));
     let nginx =

@@ -130,6 +130,34 @@ pub fn rewrite_bearer(
     Ok(Some(out))
 }
 
+/// The first `Bearer` challenge of a header that names a realm.
+///
+/// # Errors
+///
+/// [`ChallengeError::Syntax`] if `header` does not follow the grammar.
+pub fn first_bearer(header: &[u8]) -> Result<Option<Bearer>, ChallengeError> {
+    let mut first = None;
+    rewrite_bearer(header, |bearer| {
+        first.get_or_insert_with(|| bearer.clone());
+        None
+    })?;
+    Ok(first)
+}
+
+impl Bearer {
+    /// As the value of a header that says nothing else.
+    pub fn to_header(&self) -> String {
+        let Self { realm, service, scope } = self;
+        let mut header = format!("Bearer realm={}", quoted(realm));
+        for (name, value) in [("service", service), ("scope", scope)] {
+            if let Some(value) = value {
+                header.push_str(&format!(",{name}={}", quoted(value)));
+            }
+        }
+        header
+    }
+}
+
 /// `quoted-string` (RFC 9110, section 5.6.4).
 fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
@@ -707,5 +735,33 @@ mod tests {
     fn an_error_is_a_clause() {
         let texts = [ChallengeError::Syntax(13), ChallengeError::Base].map(|e| e.to_string());
         assert_eq!(texts, ["invalid challenge at byte 13", "invalid URL to begin the realm with"]);
+    }
+
+    #[test]
+    fn the_first_challenge_with_a_realm_is_written_alone() {
+        let rows: [(&[u8], Option<&str>); 6] = [
+            (br#"Bearer service=b,realm="a",error=c, Basic realm="d""#, {
+                Some(r#"Bearer realm="a",service="b""#)
+            }),
+            (br#"Basic realm="d", Bearer scope="e", bearer realm=a,scope="\"\\""#, {
+                Some(r#"Bearer realm="a",scope="\"\\""#)
+            }),
+            // Go's url.Parse takes it for a URL.
+            (b"Bearer realm=\"https://evil.example/\xff\", Bearer realm=\"a\"", {
+                Some(r#"Bearer realm="a""#)
+            }),
+            (b"Bearer", None),
+            (br#"Basic realm="d""#, None),
+            (b"", None),
+        ];
+        for (header, want) in rows {
+            let first = first_bearer(header).unwrap();
+            let written = first.as_ref().map(Bearer::to_header);
+            assert_eq!(written.as_deref(), want, "{}", header.escape_ascii());
+            if let Some(written) = written {
+                assert_eq!(first_bearer(written.as_bytes()), Ok(first));
+            }
+        }
+        assert_eq!(first_bearer(b"Bearer realm=\"a"), Err(ChallengeError::Syntax(13)));
     }
 }

@@ -366,6 +366,30 @@ fn a_fallback_has_no_say_in_where_credentials_go() {
 }
 
 #[test]
+fn a_fallback_does_not_say_what_a_token_is_for() {
+    const FALLBACK: &str = "fallback.example";
+    let hub = hub();
+    hub.add_host_as(FALLBACK, Kind::Blank);
+    hub.on(REGISTRY, "/", Fault::Status(503));
+    hub.route(FALLBACK, |_| {
+        let scope = "repository:alice/secret:pull,push repository:ghcr.io/alice/secret:pull";
+        let challenge = format!("Bearer realm=\"https://evil.example/token\",scope=\"{scope}\"");
+        Response::error(401, "UNAUTHORIZED", "who?").header("WWW-Authenticate", challenge).into()
+    });
+    let nginx = mirror(&hub, &format!("docker_fallback https://{FALLBACK};")).start();
+    for (uri, scope) in [
+        ("/v2/a/b/manifests/1", Some("repository:a/b:pull")),
+        ("/v2/x/manifests/1", Some("repository:x:pull")),
+        ("/v2/", None),
+    ] {
+        let challenged = get(&nginx.url(uri)).send();
+        assert!(realm(&challenged).starts_with("/token/"), "{uri}");
+        assert_eq!(parameter(&challenged, "service"), Some("registry.docker.io"), "{uri}");
+        assert_eq!(parameter(&challenged, "scope"), scope, "{uri}");
+    }
+}
+
+#[test]
 fn a_ticket_holds_as_long_as_its_registry_is_declared() {
     let hub = hub();
     let declared = declarations();

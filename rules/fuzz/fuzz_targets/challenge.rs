@@ -1,9 +1,9 @@
 //! A rewritten header is valid, stays as it is when it is rewritten again, and holds nothing that
-//! was in neither the header nor the base.
+//! was in neither the header nor the base. A challenge that is written alone is read as it was.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rules::challenge::{ChallengeError, rewrite_realm, valid_base};
+use rules::challenge::{ChallengeError, first_bearer, rewrite_realm, valid_base};
 
 const BASES: [&[u8]; 3] = [b"https://mirror.example:5000", b"http://[::1]/", b"https://m"];
 
@@ -24,6 +24,10 @@ fuzz_target!(|data: &[u8]| {
         Ok(None) => assert_eq!(rewrite_realm(header, b"\""), Ok(None)),
         Err(ChallengeError::Syntax(offset)) => assert!(offset <= header.len()),
         Err(ChallengeError::Base) => panic!("a base that is valid"),
+    }
+
+    if let Ok(Some(bearer)) = first_bearer(header) {
+        assert_eq!(first_bearer(bearer.to_header().as_bytes()), Ok(Some(bearer)));
     }
 
     // Whatever may be a base keeps the header valid.
