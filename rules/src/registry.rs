@@ -1,6 +1,7 @@
 //! The registries behind one name: which are declared, and which of them a request means.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
 
@@ -464,13 +465,7 @@ impl Registry {
     /// The scopes that a client asks for, as the registry has them; each of them once.
     pub fn own_scope(&self, scope: &str) -> String {
         let scopes = each_name(scope, |name| self.own_name(name).into_owned());
-        let mut once: Vec<&str> = Vec::new();
-        for scope in scopes.split(' ') {
-            if !once.contains(&scope) {
-                once.push(scope);
-            }
-        }
-        once.join(" ")
+        each_once(scopes.split(' ')).join(" ")
     }
 
     /// A query, or a form of type `application/x-www-form-urlencoded`, that asks for a token, as
@@ -490,12 +485,16 @@ impl Registry {
                 }
                 _ => Cow::Borrowed(field),
             };
-            if !fields.contains(&field) {
-                fields.push(field);
-            }
+            fields.push(field);
         }
-        fields.join("&")
+        each_once(fields.iter().map(Cow::as_ref)).join("&")
     }
+}
+
+/// The texts in their order, without those that were there before.
+fn each_once<'t>(texts: impl Iterator<Item = &'t str>) -> Vec<&'t str> {
+    let mut seen = HashSet::new();
+    texts.filter(|text| seen.insert(*text)).collect()
 }
 
 /// Whether a `Content-Type` is that of a form (HTML Living Standard, "URL-encoded form data").
@@ -999,6 +998,16 @@ mod tests {
             assert_eq!(registry.own_form(form, Some("own one")), want, "{name}");
         }
         assert_eq!(all.get("ghcr.io").unwrap().own_form("service=x&a=b", None), "a=b");
+    }
+
+    #[test]
+    fn a_form_takes_no_longer_for_what_a_stranger_has_put_in() {
+        let hub = Registry::named("docker.io").unwrap();
+        let many: Vec<String> = (0..200_000).map(|number| format!("{number:x}")).collect();
+        for (separator, begin) in [("&", ""), ("%20", "scope=")] {
+            let form = format!("{begin}{}", many.join(separator));
+            assert_eq!(hub.own_form(&form, None), form);
+        }
     }
 
     #[test]
