@@ -12,7 +12,7 @@ use core::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nginx_sys::ngx_int_t;
-use rules::digest::{Digest, Key};
+use rules::digest::Key;
 use rules::directive;
 use rules::kind;
 use rules::manifest::{self, Capture, Described, Entry, Kept, Progress, Reference, Turn, Wait};
@@ -26,6 +26,7 @@ use crate::nginx::conf::{Conf, Directive, SetError};
 use crate::nginx::request::{Handler, Request};
 use crate::nginx::shm::{Locked, Zone};
 use crate::nginx::timer::Timer;
+use crate::nginx::upstream::Upstream;
 use crate::nginx::{DONE, ERROR, now, process_id};
 use crate::origin::{self, Phase};
 
@@ -132,8 +133,11 @@ struct Exchange {
     reference: Reference,
     /// Of the record about what the request names.
     key: [u64; 2],
-    /// Who is asked for it.
-    origin: Key,
+    /// Who is to be asked for it, if that is known before.
+    registry: Option<Key>,
+    /// That is the upstream of `proxy_pass`. Else it is a declared registry, if `proxy_pass` comes to
+    /// ask for one.
+    is_fixed: bool,
     /// Which of the requests that are under way, in all workers.
     id: u64,
     stage: Stage,
@@ -148,7 +152,7 @@ struct Exchange {
     /// The others wait for this request.
     lead: Option<Lead>,
     /// The manifest on its way to the client.
-    capture: Option<Box<Capture>>,
+    capture: Option<Box<Captured>>,
     /// Of the record about anonymous clients, if this client is one and upstream has granted it
     /// what it asked for.
     anonymous: Option<[u64; 2]>,
@@ -321,13 +325,14 @@ fn begin(r: Request<'_>, cache: ManifestCache) -> Option<Manifest> {
     };
     let port = &port.to_le_bytes()[..];
     let Key(key) = Key::of(&[b"reference", host, port, path, query]);
-    let origin = [b"origin", host, port];
     let is_configured = meant.is_some() || upstream.is_some();
+    let registry = is_configured.then(|| Key::of_configured(&[b"registry", host, port]));
     let exchange = Exchange {
         cache,
         reference,
         key,
-        origin: if is_configured { Key::of_configured(&origin) } else { Key::of(&origin) },
+        registry,
+        is_fixed: upstream.is_some(),
         id: new_id(),
         // HEAD is upstream's to answer; what it says is noted.
         stage: if r.is_head() { Stage::Decided } else { Stage::New },
@@ -354,14 +359,14 @@ impl Exchange {
     fn next(&mut self) -> Next {
         let (key, id, zone) = (self.key, self.id, self.cache.zone);
         let (granted, wait) = (self.granted, self.wait);
-        let by_digest = match &self.reference {
-            Reference::Digest(digest) if granted.is_none() => Some(self.place(digest)),
-            Reference::Digest(_) | Reference::Tag => granted,
+        let by_digest = match (&self.reference, self.registry) {
+            (Reference::Digest(digest), Some(registry)) => manifest::key(registry, digest).0,
+            _ => [0; 2],
         };
         let turn = zone.lock(|zone| {
             let mut entry = entry(zone, key);
-            let known = by_digest.unwrap_or(entry.known);
-            if known != [0; 2] && zone.has_blob(known) {
+            let known = granted.map_or([by_digest, entry.known], |granted| [granted; 2]);
+            if known.into_iter().any(|place| place != [0; 2] && zone.has_blob(place)) {
                 return None;
             }
             let turn = entry.turn(id, wait, now());
@@ -382,9 +387,29 @@ impl Exchange {
         }
     }
 
-    /// Where a manifest is kept.
-    fn place(&self, digest: &Digest) -> [u64; 2] {
-        manifest::key(self.origin, digest).0
+    /// The manifest that the answer on its way grants, if it is upstream's own.
+    fn granted<'r>(&self, r: Request<'r>, ctx: &RequestCtx) -> Option<Granted<'r>> {
+        let u = r.upstream().filter(|u| origin::is_answer(r, *u))?;
+        let lines = u.lines().map(|line| (line.name(), line.value()));
+        let described = Described::read(u.status(), lines);
+        let described = described.filter(|described| described.is_for(&self.reference))?;
+        let registry = self.registry(r, ctx, u)?;
+        let place = manifest::key(registry, &described.digest);
+        let is_fallback = LocConf::of(r).is_follow && ctx.target != 0;
+        let fallback = if is_fallback { Some(place.with(ctx.subject?.backend()).0) } else { None };
+        Some(Granted { described, place: place.0, fallback })
+    }
+
+    /// The registry that was asked first, for what `u` has answered.
+    fn registry(&self, r: Request<'_>, ctx: &RequestCtx, u: Upstream<'_>) -> Option<Key> {
+        let is_declared = || ctx.service.as_ref().is_some_and(|service| service.asked().is_some());
+        if let Some(registry) = self.registry.filter(|_| self.is_fixed || is_declared()) {
+            return Some(registry);
+        }
+        // Variables have named it.
+        let backend = if LocConf::of(r).is_follow { None } else { Some(u.backend()) };
+        let backend = backend.as_ref().or_else(|| Some(&ctx.primary.get()?.backend))?;
+        Some(Key::of(&[b"registry", backend]))
     }
 
     /// The manifest that an anonymous client had lately.
@@ -414,8 +439,7 @@ impl Exchange {
     }
 
     /// The reference names this manifest.
-    fn note(&self, granted: &Described<'_>) {
-        let known = self.place(&granted.digest);
+    fn note(&self, known: [u64; 2]) {
         self.cache.zone.lock(|zone| {
             let mut entry = entry(zone, self.key);
             if entry.known != known {
@@ -426,11 +450,13 @@ impl Exchange {
     }
 
     /// The manifest on its way is there.
-    fn keep(&mut self, capture: &Capture) {
-        let zone = self.cache.zone;
-        let key = self.place(&capture.digest());
-        if !zone.keep_blob(key, capture.bytes()) {
+    fn keep(&mut self, captured: &Captured) {
+        let (zone, key) = (self.cache.zone, captured.place);
+        if !zone.keep_blob(key, captured.capture.bytes()) {
             return;
+        }
+        if let Some(fallback) = captured.fallback {
+            zone.lock(|zone| zone.set_record(fallback, [1]));
         }
         match &mut self.lead {
             Some(lead) => lead.kept = Some(key),
@@ -472,7 +498,7 @@ pub(crate) fn header_filter(r: Request<'_>) -> Verdict<'_> {
         stop_asking(r, ctx);
         return Verdict::Pass;
     };
-    let granted = granted_to(r, ctx);
+    let granted = granted(r, ctx);
     if let Some(body) = granted.as_ref().and_then(|granted| serve(r, ctx, granted)) {
         stop_asking(r, ctx);
         u.keep_nothing();
@@ -481,7 +507,7 @@ pub(crate) fn header_filter(r: Request<'_>) -> Verdict<'_> {
     if u.status() < 200 {
         r.restore_http_version();
     }
-    asked_in_vain(r, ctx, u.status(), granted.as_ref());
+    asked_in_vain(r, ctx, u.status(), granted.map(|granted| granted.place));
     // Behind a header that goes on there would be no body.
     if let Some(ways) = &LocConf::of(r).ways {
         origin::leave(r, ctx, u, ways.any());
@@ -489,23 +515,40 @@ pub(crate) fn header_filter(r: Request<'_>) -> Verdict<'_> {
     Verdict::Left
 }
 
-/// The manifest that the answer to HEAD grants.
-fn granted_to<'r>(r: Request<'r>, ctx: &RefCell<RequestCtx>) -> Option<Described<'r>> {
-    granted(r, &ctx.borrow().manifest.exchange.as_ref()?.reference)
+/// A manifest that may be given to the client.
+struct Granted<'r> {
+    described: Described<'r>,
+    /// Where it is kept, if it is: of the registry that was asked first.
+    place: [u64; 2],
+    /// Of the record that the fallback has had it which has answered in its place. Of what it never
+    /// had, a fallback does not say who may have it.
+    fallback: Option<[u64; 2]>,
+}
+
+/// A manifest that may be kept.
+struct Captured {
+    capture: Capture,
+    place: [u64; 2],
+    fallback: Option<[u64; 2]>,
+}
+
+/// The manifest that the answer on its way grants.
+fn granted<'r>(r: Request<'r>, ctx: &RefCell<RequestCtx>) -> Option<Granted<'r>> {
+    let ctx = ctx.borrow();
+    ctx.manifest.exchange.as_ref()?.granted(r, &ctx)
 }
 
 /// The body of the manifest that upstream has granted, if it is in memory.
-fn serve<'r>(
-    r: Request<'r>,
-    ctx: &RefCell<RequestCtx>,
-    granted: &Described<'_>,
-) -> Option<&'r [u8]> {
+fn serve<'r>(r: Request<'r>, ctx: &RefCell<RequestCtx>, granted: &Granted<'_>) -> Option<&'r [u8]> {
     let (kept, from) = {
         let ctx = ctx.borrow();
         let exchange = ctx.manifest.exchange.as_ref()?;
-        let (cache, place) = (exchange.cache, exchange.place(&granted.digest));
+        let (cache, place) = (exchange.cache, granted.place);
+        if let Some(fallback) = granted.fallback {
+            cache.zone.lock(|zone| zone.record::<1>(fallback))?;
+        }
         let bytes = cache.zone.blob(r, place)?;
-        let kept = Kept::read(bytes).filter(|kept| granted.grants(kept))?;
+        let kept = Kept::read(bytes).filter(|kept| granted.described.grants(kept))?;
         if cache.stale.is_some()
             && let Some(asked) = asked(r, &ctx).filter(|asked| asked.is_anonymous)
         {
@@ -520,13 +563,14 @@ fn serve<'r>(
     Some(kept.body)
 }
 
-/// HEAD has ended with `status`, and granted no manifest that is in memory. The request is the
-/// client's again: the stage in the context says what becomes of it. `false`: nobody has asked.
+/// HEAD has ended with `status`, and granted no manifest that is in memory; `granted` is where the
+/// granted one would be. The request is the client's again: the stage in the context says what
+/// becomes of it. `false`: nobody has asked.
 pub(crate) fn asked_in_vain(
     r: Request<'_>,
     ctx: &RefCell<RequestCtx>,
     status: u16,
-    granted: Option<&Described<'_>>,
+    granted: Option<[u64; 2]>,
 ) -> bool {
     if !is_asking(ctx) {
         return false;
@@ -544,7 +588,7 @@ pub(crate) fn asked_in_vain(
     let Manifest { status, exchange } = &mut ctx.manifest;
     if let Some(exchange) = exchange {
         r.set_redirects_left(exchange.redirects);
-        exchange.granted = granted.map(|granted| exchange.place(&granted.digest));
+        exchange.granted = granted;
         let zone = exchange.cache.zone;
         if exchange.granted.is_some_and(|key| !zone.lock(|zone| zone.has_blob(key))) {
             // Another request may fetch it.
@@ -566,18 +610,23 @@ pub(crate) fn asked_in_vain(
 /// docker asks for a tag by HEAD, and gets it by its digest.
 fn begin_capture(r: Request<'_>, ctx: &RefCell<RequestCtx>) {
     if r.is_head() {
-        if let Some(exchange) = &ctx.borrow().manifest.exchange
-            && let Some(granted) = granted(r, &exchange.reference)
+        let ctx = ctx.borrow();
+        if let Some(exchange) = &ctx.manifest.exchange
+            && let Some(granted) = exchange.granted(r, &ctx)
         {
-            exchange.note(&granted);
+            exchange.note(granted.place);
         }
         return;
     }
     let (capture, asked) = {
         let ctx = ctx.borrow();
-        let Some(Exchange { cache, reference, .. }) = &ctx.manifest.exchange else { return };
-        let capture = granted(r, reference).and_then(|granted| Capture::new(&granted, cache.max));
-        let capture = capture.map(Box::new);
+        let Some(exchange) = &ctx.manifest.exchange else { return };
+        let cache = exchange.cache;
+        let capture = exchange.granted(r, &ctx).and_then(|granted| {
+            let Granted { described, place, fallback } = granted;
+            let capture = Capture::new(&described, cache.max)?;
+            Some(Box::new(Captured { capture, place, fallback }))
+        });
         let asked = cache.stale.filter(|_| capture.is_some()).and_then(|_| asked(r, &ctx));
         (capture, asked)
     };
@@ -588,13 +637,6 @@ fn begin_capture(r: Request<'_>, ctx: &RefCell<RequestCtx>) {
         }
         exchange.capture = capture;
     }
-}
-
-/// The manifest that the answer on its way grants, if it is upstream's own.
-fn granted<'r>(r: Request<'r>, reference: &Reference) -> Option<Described<'r>> {
-    let u = r.upstream().filter(|u| origin::is_answer(r, *u))?;
-    let lines = u.lines().map(|line| (line.name(), line.value()));
-    Described::read(u.status(), lines).filter(|described| described.is_for(reference))
 }
 
 /// What upstream was asked, as far as it matters to anonymous clients.
@@ -649,10 +691,10 @@ pub(crate) fn body_filter(r: Request<'_>, chain: Chain<'_>) {
     let Some(ctx) = r.ctx::<Docker>() else { return };
     let mut ctx = ctx.borrow_mut();
     let Some(exchange) = &mut ctx.manifest.exchange else { return };
-    let Some(mut capture) = exchange.capture.take() else { return };
+    let Some(mut captured) = exchange.capture.take() else { return };
     let mut progress = Progress::Partial;
     let read = chain.read(r, |bytes| {
-        progress = capture.take(bytes);
+        progress = captured.capture.take(bytes);
         match progress {
             Progress::Partial => ControlFlow::Continue(()),
             Progress::Whole | Progress::Unfit => ControlFlow::Break(()),
@@ -660,10 +702,10 @@ pub(crate) fn body_filter(r: Request<'_>, chain: Chain<'_>) {
     });
     match progress {
         Progress::Partial if read.is_ok() => {
-            exchange.capture = Some(capture);
+            exchange.capture = Some(captured);
             return;
         }
-        Progress::Whole => exchange.keep(&capture),
+        Progress::Whole => exchange.keep(&captured),
         Progress::Partial | Progress::Unfit => {}
     }
     exchange.lead = None;

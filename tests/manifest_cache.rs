@@ -644,15 +644,6 @@ fn a_post_action_waits_for_nobody() {
 
 #[test]
 fn head_follows_redirects_and_falls_back_as_the_request_does() {
-    let scene = scene_of(|hub| {
-        hub.add_host(SECOND);
-        builder(hub).server(&location(&format!(
-            "{CACHE} docker_fallback https://{SECOND};
-             docker_follow_redirect on private={};",
-            hub.network()
-        )))
-    });
-    let Scene { hub, .. } = &scene;
     let redirect = Fault::redirect(307, format!("https://{SECOND}{TAG}"));
     let rows: [(&str, Fault); 3] = [
         ("redirect", redirect),
@@ -660,7 +651,15 @@ fn head_follows_redirects_and_falls_back_as_the_request_does() {
         ("closed", Fault::Close(End::Close)),
     ];
     for (name, fault) in rows {
-        hub.off(REGISTRY);
+        let scene = scene_of(|hub| {
+            hub.add_host(SECOND);
+            builder(hub).server(&location(&format!(
+                "{CACHE} docker_fallback https://{SECOND};
+                 docker_follow_redirect on private={};",
+                hub.network()
+            )))
+        });
+        let Scene { hub, .. } = &scene;
         hub.on(REGISTRY, "/", fault);
         for _ in 0..2 {
             hub.forget();
@@ -981,6 +980,75 @@ fn a_digest_is_no_key_to_another_repository() {
     }
 }
 
+/// A manifest that nobody else has, and what somebody says who knows its digest and length.
+fn secret_and_lie() -> (Response, Response) {
+    let secret = manifest("{\"secret\":1}");
+    let lie = secret.clone().body(" ".repeat(12));
+    (secret, lie)
+}
+
+#[test]
+fn a_registry_that_variables_name_does_not_grant_what_another_has() {
+    const FIRST: &str = "first.example";
+    let scene = scene_of(|hub| {
+        hub.add_host(FIRST);
+        hub.add_host(SECOND);
+        builder(hub).server(&format!(
+            "location ~ ^/v2/(?<registry>[a-z.]+)/(?<rest>.+)$ {{
+                 {CACHE} proxy_pass https://$registry/v2/$rest;
+             }}"
+        ))
+    });
+    let (secret, lie) = secret_and_lie();
+    scene.hub.route(FIRST, move |_| secret.clone().into());
+    scene.hub.route(SECOND, move |_| lie.clone().into());
+    let digest = Digest::of(b"{\"secret\":1}").to_string();
+    for name in ["latest", &digest] {
+        let url = |host: &str| scene.nginx.url(&by_digest(&format!("{host}/a"), name));
+        let want = if name == "latest" { "REVALIDATED" } else { "HIT" };
+        for want in ["MISS", want] {
+            let answer = get(&url(FIRST)).send();
+            assert_eq!((cache(&answer), answer.text().contains("secret")), (want, true), "{name}");
+        }
+        for _ in 0..2 {
+            let answer = get(&url(SECOND)).send();
+            assert_eq!((cache(&answer), answer.text().contains("secret")), ("MISS", false));
+        }
+    }
+}
+
+#[test]
+fn a_fallback_does_not_grant_what_the_registry_has() {
+    let scene = scene_of(|hub| {
+        hub.add_host(SECOND);
+        let fallback = format!("docker_fallback https://{SECOND} credentials=none;");
+        builder(hub).server(&location(&format!("{CACHE} {fallback}")))
+    });
+    let (secret, lie) = secret_and_lie();
+    let digest = Digest::of(b"{\"secret\":1}").to_string();
+    let of_registry = secret.clone();
+    scene.hub.route(REGISTRY, move |_| of_registry.clone().into());
+    scene.hub.route(SECOND, move |_| lie.clone().into());
+    let by_digest = by_digest(REPOSITORY, &digest);
+    for path in [TAG, &by_digest] {
+        assert!(scene.get(path).send().text().contains("secret"), "{path}");
+    }
+    scene.hub.on(REGISTRY, "/", Fault::Status(503));
+    for path in [TAG, &by_digest] {
+        let answer = get(&scene.nginx.url(path)).bearer("forged").send();
+        assert_eq!((answer.status, cache(&answer)), (200, "MISS"), "{path}");
+        assert!(!answer.text().contains("secret"), "{path}: {}", answer.text());
+    }
+
+    // What it had itself is its own to grant, and the registry's as well.
+    scene.hub.off(SECOND);
+    scene.hub.route(SECOND, move |_| secret.clone().into());
+    for want in ["MISS", "REVALIDATED"] {
+        let answer = scene.get(TAG).send();
+        assert_eq!((cache(&answer), answer.text().contains("secret")), (want, true));
+    }
+}
+
 /// A change of an honest answer.
 type Lie = fn(Response) -> Response;
 
@@ -1278,8 +1346,10 @@ fn a_fallback_that_serves_comes_before_what_is_stale() {
     });
     scene.fill(TAG);
     scene.hub.on(REGISTRY, "/", Fault::Status(503));
-    let served = scene.get(TAG).send();
-    assert_eq!((cache(&served), served.header("x-served-by")), ("REVALIDATED", Some(SECOND)));
+    for want in ["MISS", "REVALIDATED"] {
+        let served = scene.get(TAG).send();
+        assert_eq!((cache(&served), served.header("x-served-by")), (want, Some(SECOND)));
+    }
     scene.hub.on(SECOND, "/", Fault::Status(503));
     assert_eq!(cache(&scene.get(TAG).send()), "STALE");
 }

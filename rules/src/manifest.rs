@@ -207,11 +207,6 @@ impl Capture {
         }
     }
 
-    /// Which manifest it is said to be.
-    pub fn digest(&self) -> Digest {
-        self.digest
-    }
-
     /// What is to be kept, once it is whole.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
