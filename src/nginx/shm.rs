@@ -15,6 +15,7 @@ use core::ffi::c_void;
 use core::ptr::{self, addr_of_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
 use nginx_sys::{
     ngx_cycle, ngx_int_t, ngx_pagesize, ngx_pnalloc, ngx_shared_memory_add, ngx_shm_zone_t,
@@ -50,6 +51,8 @@ struct Root {
     watched_until: AtomicU64,
     /// A power of two.
     buckets: usize,
+    /// By which keys are spread over the chains: strangers choose what is asked for.
+    secret: [u64; 2],
     records: List,
     blobs: List,
     record_count: usize,
@@ -168,6 +171,7 @@ unsafe extern "C" fn init(zone: *mut ngx_shm_zone_t, _old: *mut c_void) -> ngx_i
             }
             // All other fields are zero: empty.
             (*root).buckets = buckets;
+            (*root).secret = [0, 1].map(|word| RandomState::new().hash_one(word) | 1);
             (*root).max_records = size / 1024;
             (*root).max_counters = size / 1024;
             (*pool).data = root.cast();
@@ -497,11 +501,15 @@ impl Locked {
         }
     }
 
-    fn chain(&self, key: [u64; 2]) -> *mut AtomicPtr<Node> {
-        // SAFETY: the chains follow the root, a power of two of them.
+    /// Chains are chosen by multiply-shift hashing: whoever does not know the secret finds no keys
+    /// that share one.
+    fn chain(&self, [low, high]: [u64; 2]) -> *mut AtomicPtr<Node> {
+        // SAFETY: the chains follow the root, a power of two of them, and more than one.
         unsafe {
-            let first = self.root.add(1).cast::<AtomicPtr<Node>>();
-            first.add(key[0] as usize & ((*self.root).buckets - 1))
+            let [first, second] = (*self.root).secret;
+            let hash = low.wrapping_mul(first).wrapping_add(high.wrapping_mul(second));
+            let number = hash >> (u64::BITS - (*self.root).buckets.trailing_zeros());
+            self.root.add(1).cast::<AtomicPtr<Node>>().add(number as usize)
         }
     }
 
