@@ -47,11 +47,16 @@ fn wanted<'r>(r: Request<'r>) -> Option<(Digest, Upstream<'r>)> {
         return None;
     }
     let u = r.upstream().filter(|u| u.status() == 200 && origin::is_answer(r, *u))?;
-    let uri = origin::uri(r, u);
-    let request = kind::Request::of(b"GET", uri.as_bytes());
-    let digest = Digest::parse(request.digest).filter(|_| request.kind == Kind::Blob)?;
+    // Upstream may know the blob by another path, and clients may write it with escapes.
+    let digest = named(origin::uri(r, u).as_bytes()).or_else(|| named(r.path()))?;
     let coding = u.line("Content-Encoding");
     coding.is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity")).then_some((digest, u))
+}
+
+/// The digest that a URI names a blob by.
+fn named(uri: &[u8]) -> Option<Digest> {
+    let request = kind::Request::of(b"GET", uri);
+    Digest::parse(request.digest).filter(|_| request.kind == Kind::Blob)
 }
 
 /// Sees the header of an answer before it goes out. `true`: the answer is of no bytes, and not what

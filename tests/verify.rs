@@ -95,6 +95,31 @@ fn other_content_is_not_sent_to_its_end() {
 }
 
 #[test]
+fn a_digest_is_one_however_it_is_written() {
+    let (hub, path, blob, other) = hub();
+    let nginx = mirror(&hub)
+        .server(&format!(
+            "location /v2/ {{ docker_verify on; proxy_pass https://{REGISTRY}; }}
+             location ~ ^/v2/library/moved/blobs/sha256:(?<hex>.+)$ {{
+                 docker_verify on;
+                 proxy_pass https://{REGISTRY}/store/$hex;
+             }}"
+        ))
+        .start();
+    for path in [
+        path.replace(':', "%3A"),
+        path.replace("sha256", "%73ha256"),
+        path.replace("/library/x/", "/library/moved/"),
+    ] {
+        for (name, content, complete) in [("right", &blob, true), ("other", &other, false)] {
+            answer(&hub, REGISTRY, &Response::new(200).body(content));
+            let got = get(&nginx.url(&path)).try_send().is_ok_and(|got| got.complete);
+            assert_eq!(got, complete, "{name}: {path}");
+        }
+    }
+}
+
+#[test]
 fn no_content_in_place_of_some_is_an_error() {
     let (hub, path, ..) = hub();
     let digest = path.rsplit('/').next().unwrap();
