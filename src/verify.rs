@@ -46,7 +46,9 @@ fn wanted<'r>(r: Request<'r>) -> Option<(Digest, Upstream<'r>)> {
     if !LocConf::of(r).verifies() {
         return None;
     }
-    let u = r.upstream().filter(|u| u.status() == 200 && origin::is_answer(r, *u))?;
+    // Others have a part of it, or no content at all (RFC 9110, section 15.3).
+    let is_whole = |status| matches!(status, 200..=203 | 207..=299);
+    let u = r.upstream().filter(|u| is_whole(u.status()) && origin::is_answer(r, *u))?;
     // Upstream may know the blob by another path, and clients may write it with escapes.
     let digest = named(origin::uri(r, u).as_bytes()).or_else(|| named(r.path()))?;
     let coding = u.line("Content-Encoding");

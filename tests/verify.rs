@@ -120,6 +120,22 @@ fn a_digest_is_one_however_it_is_written() {
 }
 
 #[test]
+fn content_is_checked_under_every_status_of_success() {
+    let (hub, path, blob, other) = hub();
+    let nginx = mirror(&hub).server(&location("")).start();
+    for status in [201, 203, 299] {
+        for (name, content, complete) in [("right", &blob, true), ("other", &other, false)] {
+            answer(&hub, REGISTRY, &Response::new(status).body(content));
+            let got = get(&nginx.url(&path)).try_send().is_ok_and(|got| got.complete);
+            assert_eq!(got, complete, "{name}: {status}");
+        }
+    }
+    // There is nothing in it that could be wrong.
+    answer(&hub, REGISTRY, &Response::new(204));
+    assert_eq!(get(&nginx.url(&path)).send().status, 204);
+}
+
+#[test]
 fn no_content_in_place_of_some_is_an_error() {
     let (hub, path, ..) = hub();
     let digest = path.rsplit('/').next().unwrap();
