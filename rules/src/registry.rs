@@ -442,8 +442,12 @@ impl Route {
     }
 
     /// The URI by which this client reaches what the registry has at `uri`; `None` if that is
-    /// nothing of the request's repository.
+    /// nothing of the request's repository, or of the catalog that was asked for.
     pub fn client_uri(&self, uri: &str) -> Option<String> {
+        if self.repository.is_none() {
+            let path = |uri| split_once(uri, b'?').map_or(uri, |(path, _)| path);
+            return (path(uri) == path(&self.uri)).then(|| uri.to_owned());
+        }
         let tail = uri.strip_prefix("/v2/")?.strip_prefix(self.own_name()?)?;
         if !tail.starts_with('/') {
             return None;
@@ -1045,6 +1049,17 @@ mod tests {
 
         for (uri, want) in rows {
             assert_eq!(route.client_uri(uri).as_deref(), want, "{uri}");
+        }
+
+        let catalog = all.route(b"/v2/_catalog?ns=ghcr.io", None).unwrap();
+        for (uri, leads_back) in [
+            ("/v2/_catalog?n=2&last=x", true),
+            ("/v2/_catalog", true),
+            ("/v2/_catalogs", false),
+            ("/v2/a/tags/list", false),
+            ("/", false),
+        ] {
+            assert_eq!(catalog.client_uri(uri).as_deref(), leads_back.then_some(uri));
         }
     }
 

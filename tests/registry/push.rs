@@ -121,6 +121,13 @@ fn answers_lead_back_by_the_name_that_the_client_knows() {
     let want = "</v2/ghcr.io/a/tags/list?n=1&last=x>; rel=\"next\"";
     assert_eq!(tags.header("link"), Some(want));
 
+    let page = Response::text(200, "{}")
+        .header("Link", "<https://ghcr.io/v2/_catalog?n=1&last=x>; rel=\"next\"");
+    hub.on(GHCR, "/v2/_catalog", Fault::Answer(page.into()));
+    let page = get(&nginx.url("/v2/_catalog?n=1&ns=ghcr.io")).send();
+    let want = "</v2/_catalog?n=1&last=x&ns=ghcr.io>; rel=\"next\"";
+    assert_eq!(page.header("link"), Some(want));
+
     let elsewhere = Response::new(201).header("Location", "https://elsewhere.example/v2/a/x");
     hub.on(GHCR, "/v2/b/manifests/", Fault::Answer(elsewhere.into()));
     let elsewhere = request("PUT", &nginx.url("/v2/ghcr.io/b/manifests/1")).body("{}").send();
