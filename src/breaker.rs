@@ -16,7 +16,7 @@ use rules::limit::Limit;
 use rules::location::Url;
 use rules::owner::Owner;
 use rules::rate_limit::{RateLimit, Source};
-use rules::{directive, retry_after};
+use rules::{directive, error, retry_after};
 
 use crate::conf::LocConf;
 use crate::module::Docker;
@@ -483,7 +483,7 @@ pub(crate) fn failed(
 /// The backend is to blame, or where it leads; other statuses are the client's own.
 pub(crate) fn is_failure(outcome: Outcome) -> bool {
     match outcome {
-        Outcome::Status(status) => status == 429 || status >= 500,
+        Outcome::Status(status) => status == 429 || error::is_outage(status),
         Outcome::Error | Outcome::Timeout | Outcome::Page => true,
     }
 }

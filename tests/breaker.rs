@@ -360,6 +360,18 @@ fn successes_in_between_keep_a_breaker_closed() {
 }
 
 #[test]
+fn what_a_registry_does_not_have_is_no_failure() {
+    let hub = hub();
+    let nginx = start(&hub, &fallback());
+    let catalog = Response::error(501, "UNSUPPORTED", "no catalog here");
+    hub.on(REGISTRY, "/v2/_catalog", Fault::Answer(catalog.into()));
+    for _ in 0..4 {
+        assert_eq!(get(&nginx.url("/v2/_catalog")).send().status, 501);
+    }
+    assert_served(&get(&nginx.url("/v2/")).send(), REGISTRY, "a ping, which is of the same class");
+}
+
+#[test]
 fn a_registry_that_stalls_costs_time_thrice() {
     let hub = hub();
     hub.on(REGISTRY, "/", Fault::Stall);

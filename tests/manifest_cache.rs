@@ -1284,6 +1284,20 @@ fn anonymous_clients_get_what_anonymous_clients_had() {
 }
 
 #[test]
+fn a_registry_that_takes_no_head_is_not_out_of_order() {
+    let scene = scene_with(STALE);
+    for (number, body) in ["{\"a\":1}", "{\"a\":2}"].into_iter().enumerate() {
+        scene.hub.off(REGISTRY);
+        scene.hub.route(REGISTRY, move |request| match request.method.as_str() {
+            "HEAD" => Response::new(501).into(),
+            _ => manifest(body).into(),
+        });
+        let answer = scene.get(TAG).send();
+        assert_eq!(seen(&answer), (200, "MISS", body.as_bytes()), "{number}");
+    }
+}
+
+#[test]
 fn variables_of_the_module_may_name_what_a_connection_shows() {
     let scene = scene_with(&format!(
         "{STALE} proxy_ssl_certificate $docker_fallback; proxy_ssl_certificate_key $docker_fallback;"

@@ -102,6 +102,12 @@ pub fn own_message(status: u16) -> String {
     text.to_owned()
 }
 
+/// Who answers with this status is out of order, or who is behind it. 501 says that there is no such
+/// thing there (RFC 9110, section 15.6.2), and nothing of what there is.
+pub fn is_outage(status: u16) -> bool {
+    matches!(status, 500 | 502..=599)
+}
+
 /// The words for a status that upstreams are known to answer with (RFC 9110, section 15).
 pub fn phrase(status: u16) -> Option<&'static str> {
     Some(match status {

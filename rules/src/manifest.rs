@@ -246,7 +246,7 @@ pub fn is_public(name: &[u8], value: &[u8]) -> bool {
 /// An answer of this status to a HEAD tells nothing of who may have what: the registry is limited
 /// or out of order.
 pub fn is_failure(status: u16) -> bool {
-    matches!(status, 408 | 429 | 500..=599)
+    matches!(status, 408 | 429) || error::is_outage(status)
 }
 
 /// The [`error::warning`] on a manifest that `host` could not
@@ -547,6 +547,7 @@ mod tests {
             (403, false),
             (404, false),
             (429, true),
+            (501, false),
             (502, true),
         ] {
             assert_eq!(is_failure(status), want, "{status}");
