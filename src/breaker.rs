@@ -427,9 +427,10 @@ pub(crate) fn answered(
                     settings.max_retry_after,
                 );
                 match limit {
-                    Limit::Pull => records.owner.limited(now, delay),
+                    Limit::Pull if subject.is_of_manifest() => records.owner.limited(now, delay),
                     Limit::Abuse => records.backend.limited(now, delay),
-                    Limit::Login => {}
+                    // It is not known whose limit that is: at most the client's own.
+                    Limit::Pull | Limit::Login => {}
                 }
             }
             None if is_failure(outcome) => records.class.failed(asked, now, settings),

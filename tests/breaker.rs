@@ -136,6 +136,21 @@ fn a_pull_limit_concerns_manifests_that_are_counted() {
 }
 
 #[test]
+fn a_pull_limit_on_anything_else_is_not_that_of_anonymous_clients() {
+    let hub = hub();
+    let image = hub.add_image("library/y", "latest", &[b"y"]);
+    let blob = format!("/v2/library/y/blobs/{}", image.layers[0]);
+    let nginx = start(&hub, &fallback());
+    for path in [blob.as_str(), "/v2/library/y/tags/list"] {
+        hub.on_times(REGISTRY, path, 1, pull_limit("60"));
+        assert_served(&get(&nginx.url(path)).bearer(&token("alice")).send(), FIRST, path);
+        assert_served(&get(&nginx.url(PATH)).send(), REGISTRY, path);
+        let limited = get(&nginx.url(PATH)).bearer(&token("alice")).send();
+        assert_served(&limited, REGISTRY, path);
+    }
+}
+
+#[test]
 fn an_abuse_limit_concerns_everything() {
     let hub = hub();
     hub.on_times(REGISTRY, "/", 1, Fault::Hap429);
