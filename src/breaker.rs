@@ -64,6 +64,8 @@ pub(crate) struct Subject {
     asked: u64,
     /// Nothing is known against it, so that an answer has nothing to put right.
     is_clean: bool,
+    /// The backend has led to another origin, which speaks of itself.
+    is_elsewhere: bool,
 }
 
 impl Subject {
@@ -77,7 +79,8 @@ impl Subject {
             Owner::Anonymous => backend.with(ANYBODY),
             Owner::Account(account) => backend.with(account),
         };
-        Self { backend, kind, class, owner, asked: now(), is_clean: false }
+        let asked = now();
+        Self { backend, kind, class, owner, asked, is_clean: false, is_elsewhere: false }
     }
 
     pub(crate) fn backend(&self) -> Key {
@@ -105,6 +108,11 @@ impl Subject {
     /// The request was made as early as `asked`.
     pub(crate) fn asked_by(self, asked: u64) -> Self {
         Self { asked: self.asked.min(asked), ..self }
+    }
+
+    /// It is answered by where the backend has led, if that is another origin.
+    pub(crate) fn elsewhere(self, is_elsewhere: bool) -> Self {
+        Self { is_elsewhere, ..self }
     }
 
     fn is_of_manifest(&self) -> bool {
@@ -399,14 +407,15 @@ pub(crate) fn answered(
     candidates: &mut Candidates,
     host: impl Fn() -> String,
 ) {
-    let remaining = if subject.is_of_manifest() { remaining(u) } else { None };
+    let has_figures = subject.is_of_manifest() && !subject.is_elsewhere;
+    let remaining = if has_figures { remaining(u) } else { None };
     let is_refused = outcome == Outcome::Status(401);
     if subject.is_clean && remaining.is_none() && !is_failure(outcome) && !is_refused {
         return;
     }
     let mut subject = *subject;
     let source = u.line("docker-ratelimit-source").and_then(Source::parse);
-    if source == Some(Source::Address) {
+    if has_figures && source == Some(Source::Address) {
         // The token was not looked at: whoever forged it has no say in its account's quota.
         subject.owner = subject.backend.with(ANYBODY);
     }
@@ -428,6 +437,7 @@ pub(crate) fn answered(
                 );
                 match limit {
                     Limit::Pull if subject.is_of_manifest() => records.owner.limited(now, delay),
+                    Limit::Abuse if subject.is_elsewhere => records.class.limited(now, delay),
                     Limit::Abuse => records.backend.limited(now, delay),
                     // It is not known whose limit that is: at most the client's own.
                     Limit::Pull | Limit::Login => {}

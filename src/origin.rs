@@ -503,6 +503,7 @@ fn report(
     let host = || backend(conf, ctx, uri);
     match (outcome, u) {
         (Outcome::Status(_) | Outcome::Page, Some(u)) => {
+            let subject = subject.elsewhere(is_foreign(ctx));
             breaker::answered(r, conf, &subject, outcome, u, candidates, host);
         }
         _ => breaker::failed(r, conf, &subject, candidates, host),

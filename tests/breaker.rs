@@ -418,6 +418,25 @@ fn a_cdn_is_charged_to_who_leads_there() {
     assert_eq!(count, 1, "manifests");
 }
 
+#[test]
+fn a_limit_of_a_cdn_concerns_what_comes_from_there() {
+    let hub = hub();
+    let image = hub.add_image("library/y", "latest", &[b"y"]);
+    let blob = format!("/v2/library/y/blobs/{}", image.layers[0]);
+    let limit = Response::text(429, "slow down")
+        .header("Retry-After", "60")
+        .header("ratelimit-remaining", "0;w=21600");
+    hub.on_times(CLOUDFLARE, "/", 1, Fault::Answer(limit.into()));
+    let nginx =
+        start(&hub, &format!("docker_follow_redirect on private=127.0.0.0/8; {}", fallback()));
+    assert_served(&get(&nginx.url(&blob)).send(), FIRST, "limited CDN");
+    let count = asked_by(&hub, || assert_served(&get(&nginx.url(&blob)).send(), FIRST, "open"));
+    assert_eq!(count, 0, "blobs");
+    for path in [PATH, "/v2/"] {
+        assert_served(&get(&nginx.url(path)).send(), REGISTRY, path);
+    }
+}
+
 const LAYER: usize = 300_000;
 
 /// A hub with a layer, and its path.
