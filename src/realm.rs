@@ -120,7 +120,9 @@ fn of_fallback(
     let repository = kind::Request::of(r.method(), uri.as_bytes()).repository;
     let repository = str::from_utf8(repository).ok().filter(|name| !name.is_empty());
     let scope = theirs.scope.and(repository).map(|name| format!("repository:{name}:pull"));
-    let bearer = Bearer { scope, ..theirs };
+    // Clients add what they want to the realm's query, which may hold a scope too.
+    let realm = theirs.realm.split(['?', '#']).next().unwrap_or_default().to_owned();
+    let bearer = Bearer { realm, scope, ..theirs };
     match asked(ctx) {
         Some(asked) => {
             let bearer = token::challenge(r, asked, base, &bearer, Relation::Fallback)?;

@@ -568,6 +568,13 @@ fn a_target_does_not_say_what_a_token_is_for() {
             realm.to_owned(),
         ),
         (
+            "scopes in the realm",
+            PATH,
+            "Bearer realm=\"https://first.example/token?scope=repository:alice/secret:pull#x\""
+                .to_owned(),
+            realm.to_owned(),
+        ),
+        (
             "words beside it",
             PATH,
             format!("Basic realm=\"a\", {theirs}, error=\"insufficient_scope\", {theirs}"),
