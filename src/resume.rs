@@ -479,7 +479,8 @@ struct Next {
 fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -> Option<Next> {
     let primary = ctx.primary.get()?;
     let uri = &primary.url.uri;
-    let may_fall_back = fallback::request(r).may_fall_back();
+    let is_fixed = download.promise.is_fixed();
+    let may_fall_back = is_fixed && fallback::request(r).may_fall_back();
     let targets = if may_fall_back { origin::targets(conf, ctx, uri) } else { &[] };
     let ended = match &download.attempt {
         Attempt { is_unauthorized: true, .. } => Ended::Unauthorized,
@@ -487,7 +488,8 @@ fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -
         _ => Ended::Refused,
     };
     let way = resume::next_way(download.attempt.way, ended, targets.len())?;
-    if download.tries >= conf.resume(uri)?.tries {
+    let is_elsewhere = way == Way::First && ctx.target != 0 && !is_fixed;
+    if is_elsewhere || download.tries >= conf.resume(uri)?.tries {
         return None;
     }
 

@@ -343,6 +343,36 @@ fn where_nobody_answers_the_fallback_is_asked() {
 }
 
 #[test]
+fn an_entity_tag_means_nothing_at_another_registry() {
+    let (hub, ..) = hub(MB);
+    let list = noise(9, MB);
+    let path = "/v2/library/x/tags/list";
+    let nginx = start(&hub, &format!("docker_resume on; docker_fallback https://{FALLBACK};"));
+    let whole = Response::new(200).header("ETag", "\"a\"").body(&list);
+    let answer = whole.clone().shape(Shape::CutBody(1000, End::Close));
+    answers(&hub, REGISTRY, [answer.into(), Fault::Status(503).reply()]);
+    hub.route(FALLBACK, |_| {
+        Response::new(206)
+            .header("ETag", "\"a\"")
+            .header("Content-Range", format!("bytes 1000-{}/{MB}", MB - 1))
+            .body(noise(10, MB - 1000))
+            .into()
+    });
+    assert_cut(&get(&nginx.url(path)).send(), &list, 1000, "a list of tags");
+    assert_eq!(hub.counts(FALLBACK).requests, 0);
+
+    // Nor has the registry the rest of what a fallback has begun.
+    let begun = whole.shape(Shape::CutBody(1000, End::Close));
+    answers(&hub, FALLBACK, [begun.into(), Fault::Status(503).reply()]);
+    let rest = Response::new(206)
+        .header("ETag", "\"a\"")
+        .header("Content-Range", format!("bytes 1000-{}/{MB}", MB - 1))
+        .body(noise(10, MB - 1000));
+    answers(&hub, REGISTRY, [Fault::Status(503).reply(), rest.into()]);
+    assert_cut(&get(&nginx.url(path)).send(), &list, 1000, "of the fallback");
+}
+
+#[test]
 fn an_expired_token_ends_it() {
     let (hub, path, blob) = hub(MB);
     let nginx = start(&hub, &format!("docker_resume on; docker_fallback https://{FALLBACK};"));

@@ -135,6 +135,11 @@ impl Promise {
         self.range.length()
     }
 
+    /// It is the same at every registry. An entity tag is of one alone (RFC 9110, section 8.8.3).
+    pub fn is_fixed(&self) -> bool {
+        self.is_fixed
+    }
+
     /// All bytes of the whole.
     pub fn is_whole(&self) -> bool {
         self.range.length() == self.range.total
