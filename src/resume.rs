@@ -481,13 +481,14 @@ fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -
     let uri = &primary.url.uri;
     let is_fixed = download.promise.is_fixed();
     let may_fall_back = is_fixed && fallback::request(r).may_fall_back();
-    let targets = if may_fall_back { origin::targets(conf, ctx, uri) } else { &[] };
+    let targets = origin::targets(conf, ctx, uri);
+    let others = if may_fall_back { targets.len() } else { 0 };
     let ended = match &download.attempt {
         Attempt { is_unauthorized: true, .. } => Ended::Unauthorized,
         attempt if attempt.start < download.received => Ended::Broken,
         _ => Ended::Refused,
     };
-    let way = resume::next_way(download.attempt.way, ended, targets.len())?;
+    let way = resume::next_way(download.attempt.way, ended, others)?;
     let is_elsewhere = way == Way::First && ctx.target != 0 && !is_fixed;
     if is_elsewhere || download.tries >= conf.resume(uri)?.tries {
         return None;

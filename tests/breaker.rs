@@ -540,6 +540,27 @@ fn a_client_that_leaves_does_not_make_a_cdn_fail() {
 }
 
 #[test]
+fn a_fallback_that_does_not_finish_a_list_is_to_blame_itself() {
+    let hub = hub();
+    let list = "/v2/library/y/tags/list";
+    let nginx = start(
+        &hub,
+        &format!(
+            "docker_resume on; docker_breaker failures=1; docker_fallback_on error http_404;
+             docker_fallback https://{FIRST} https://{SECOND};"
+        ),
+    );
+    let begun = Response::new(200).header("ETag", "\"a\"").body(noise(4, LAYER));
+    let begun = begun.shape(Shape::CutBody(1000, End::Close)).into();
+    hub.on_times(REGISTRY, list, 1, Fault::Status(404));
+    hub.on(FIRST, list, Fault::Status(503));
+    hub.on_times(FIRST, list, 1, Fault::Answer(begun));
+    let answer = get(&nginx.url(list)).send();
+    assert!(!answer.complete && answer.body.len() == 1000, "{}", answer.body.len());
+    assert_served(&get(&nginx.url("/v2/")).send(), REGISTRY, "it has answered");
+}
+
+#[test]
 fn a_fallback_that_finishes_a_download_does_not_close_the_breaker() {
     let (hub, path) = hub_with_layer();
     let nginx = start_resuming(&hub, "");
