@@ -1186,10 +1186,13 @@ pub(crate) fn plan(r: Request<'_>) -> Option<Plan> {
             Carry::Public { authorization: token(r, &ctx, addresses), via: &main.loop_id }
         }
     };
-    // A range that the client did not ask for is slice's, which does not see the answer.
-    let has_range = r.request_line("Range").is_some();
+    // What the client did not ask for is slice's or the cache's, which do not see the answer.
+    let is_clients = |line: &(&[u8], &[u8])| {
+        let (name, value) = *line;
+        r.request_lines().any(|(own, wanted)| own.eq_ignore_ascii_case(name) && wanted == value)
+    };
     let lines =
-        primary.lines.iter().filter(|(name, _)| has_range || !name.eq_ignore_ascii_case(b"Range"));
+        primary.lines.iter().filter(|line| !request::asks_for_part(line.0) || is_clients(line));
     if let (Relation::Fallback, Some(subject)) = (destination.relation, &ctx.subject) {
         let uri = &primary.url.uri;
         let target = targets(LocConf::of(r), &ctx, uri).get(ctx.target.wrapping_sub(1));

@@ -1512,6 +1512,52 @@ fn a_stale_answer_of_the_cache_is_no_failure() {
     assert_eq!(hub.counts(FIRST).requests, 0);
 }
 
+#[test]
+fn conditions_and_ranges_of_nginxs_own_go_nowhere_else() {
+    let hub = hub();
+    let blob = format!("/v2/library/x/blobs/{}", hub.add_blob(vec![b'x'; 1000]));
+    let nginx = mirror(&hub)
+        .http("proxy_cache_path %prefix%/cache keys_zone=cache:1m;")
+        .server(&format!(
+            "{}
+             location / {{
+                 proxy_cache cache;
+                 proxy_cache_valid 200 1s;
+                 proxy_cache_revalidate on;
+                 proxy_pass https://{REGISTRY};
+             }}
+             location /sliced/ {{
+                 slice 100;
+                 proxy_set_header Range $slice_range;
+                 proxy_pass https://{REGISTRY}/;
+             }}",
+            chain_of_two()
+        ))
+        .start();
+    let tagged = Response::text(200, "old").header("ETag", "\"a\"");
+    hub.on_times(REGISTRY, PATH, 1, Fault::Answer(tagged.into()));
+    assert_eq!(get(&nginx.url(PATH)).send().text(), "old");
+    std::thread::sleep(Duration::from_millis(2100));
+    hub.on(REGISTRY, "/", Fault::Status(503));
+    assert_served(&get(&nginx.url(PATH)).send(), FIRST, "revalidated");
+    let sent = |host: &str| hub.requests(host).pop().unwrap();
+    assert_eq!(sent(REGISTRY).header("if-none-match"), Some("\"a\""));
+    assert_eq!(sent(FIRST).header("if-none-match"), None);
+
+    for (range, passed) in
+        [(None, None), (Some("bytes=0-99"), Some("bytes=0-99")), (Some("bytes=5-9"), None)]
+    {
+        let mut client = get(&nginx.url(&format!("/sliced{blob}")));
+        if let Some(range) = range {
+            client = client.header("Range", range);
+        }
+        let answer = client.send();
+        assert_eq!(served_by(&answer), Some(FIRST), "{range:?}");
+        assert_eq!(sent(REGISTRY).header("range"), Some("bytes=0-99"), "{range:?}");
+        assert_eq!(sent(FIRST).header("range"), passed, "{range:?}");
+    }
+}
+
 // Loops.
 
 /// For mirrors that wait for mirrors.
