@@ -456,7 +456,7 @@ fn answered(
         let original = original(r, u, &ctx.borrow());
         let mut ctx = ctx.borrow_mut();
         ctx.original = Some(original);
-        ctx.remaining = breaker::remaining(u).map(|remaining| remaining.requests);
+        ctx.remaining = remaining(Some(&ctx), u);
     }
     let next = go_on(r, conf, &mut ctx.borrow_mut(), &uri, step, outcome, failure);
     Ok(leave(r, ctx, u, next.location(ways)))
@@ -470,6 +470,12 @@ pub(crate) fn is_foreign(ctx: &RequestCtx) -> bool {
 /// Who is being asked is another origin than the request was meant for: such a one, or a fallback.
 fn is_elsewhere(ctx: &RequestCtx) -> bool {
     ctx.destination.as_ref().is_some_and(|destination| destination.relation != Relation::Same)
+}
+
+/// How many manifests the primary has left, if it is who has answered by `u`, and says so.
+pub(crate) fn remaining(ctx: Option<&RequestCtx>, u: Upstream<'_>) -> Option<u32> {
+    let said = if ctx.is_some_and(is_elsewhere) { None } else { breaker::remaining(u) };
+    said.map(|remaining| remaining.requests)
 }
 
 /// The backend that is being asked, or has led to who is. In quiet times the primary was asked
@@ -1095,7 +1101,7 @@ fn gave_up(
         let content_type = u.line("Content-Type").unwrap_or_default();
         let who = asked(&ctx);
         ctx.original = Some(answer_of(u, lines, content_type, r, &who, tells_errors, true));
-        ctx.remaining = breaker::remaining(u).map(|remaining| remaining.requests);
+        ctx.remaining = remaining(Some(&ctx), u);
     }
     Ok(go_on(r, conf, &mut ctx, &uri, step, outcome, failure))
 }

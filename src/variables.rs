@@ -6,7 +6,7 @@ use crate::conf::LocConf;
 use crate::module::Docker;
 use crate::nginx::request::Request;
 use crate::nginx::variable::Getter::{self, Lent, Made};
-use crate::{breaker, fallback, manifest, origin, registry, resume};
+use crate::{fallback, manifest, origin, registry, resume};
 
 pub(crate) static TABLE: [(&str, Getter); 17] = [
     ("docker_digest", Lent(|r| part(r, |request| request.digest))),
@@ -43,8 +43,9 @@ fn fallback_reason(r: Request<'_>) -> Option<Vec<u8>> {
 
 /// How many manifests may still be asked for; empty if nobody said so.
 fn remaining(r: Request<'_>) -> Option<Vec<u8>> {
-    let known = r.ctx::<Docker>().and_then(|ctx| ctx.borrow().remaining);
-    let said = || r.upstream().and_then(breaker::remaining).map(|remaining| remaining.requests);
+    let ctx = r.ctx::<Docker>().map(|ctx| ctx.borrow());
+    let known = ctx.as_ref().and_then(|ctx| ctx.remaining);
+    let said = || origin::remaining(ctx.as_deref(), r.upstream()?);
     let remaining = known.or_else(said).map(|remaining| remaining.to_string());
     Some(remaining.unwrap_or_default().into_bytes())
 }

@@ -129,4 +129,8 @@ fn the_reason_for_a_fallback_is_told() {
     assert_eq!(reason("/v2/"), "error/");
     assert_eq!(reason("/v2/"), "error/");
     assert_eq!(reason("/v2/"), "breaker/");
+
+    // What another has left is nothing of the first upstream's.
+    hub.on(FIRST, "/v2/", Fault::Answer(figures(Response::text(200, "x")).into()));
+    assert_eq!(reason("/v2/"), "breaker/");
 }
