@@ -132,7 +132,7 @@ fn who(r: Request<'_>, u: Upstream<'_>) -> Option<String> {
         return None;
     }
     let ctx = r.ctx::<Docker>().map(|ctx| ctx.borrow());
-    if let Some(ctx) = ctx.filter(|_| u.is_run_time_origin()) {
+    if let Some(ctx) = ctx.filter(|_| u.is_of_follow_location()) {
         return Some(origin::asked(&ctx));
     }
     let is_api = is_api(r.client_uri()) || is_api(u.uri());

@@ -202,7 +202,7 @@ pub(crate) fn finished(r: Request<'_>) {
     let Some(zone) = zone(r).filter(|_| r.is_main() && conf.is_counted()) else { return };
     let ctx = r.ctx::<Docker>().and_then(|ctx| ctx.try_borrow().ok());
     let is_primarys = |u: &Upstream<'_>| {
-        !conf.is_follow && !r.is_cached() && u.is_proxied() && !u.is_run_time_origin()
+        !conf.is_follow && !r.is_cached() && u.is_proxied() && !u.is_of_follow_location()
     };
     let primary = r.upstream().filter(is_primarys);
     let left = ctx.as_ref().and_then(|ctx| origin::subject(r, ctx, &origin::first_uri(ctx)));

@@ -1058,7 +1058,7 @@ fn gave_up(
     }
     r.allow_error_page();
     let u = r.upstream().filter(|u| {
-        let is_of_location = u.is_run_time_origin() || is_primarys(r, ways, *u);
+        let is_of_location = u.is_of_follow_location() || is_primarys(r, ways, *u);
         let is_fresh = !u.is_live() && ctx.borrow().spent != Some(u.id());
         is_of_location && is_fresh && is_ours(r) && !r.is_post_action()
     });

@@ -87,6 +87,8 @@ struct Peer {
     key: Rc<Key>,
     limits: Limits,
     is_head: bool,
+    /// The request was written by the module, in a follow location.
+    is_written: bool,
     addresses: Vec<SocketAddr>,
     /// The next address to connect.
     next: usize,
@@ -110,6 +112,7 @@ pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
     let Some(upstream) = r.upstream() else { return Err(NoMemory) };
     let u = upstream.as_ptr();
     let Plan { tls, host, mut addresses, request, silence, limits } = plan;
+    let is_written = request.is_some();
     if let Some(request) = request {
         write(r, u, &request)?;
     }
@@ -144,6 +147,7 @@ pub(crate) fn start(r: Request<'_>, plan: Plan) -> Result<(), NoMemory> {
             key: Rc::new(Key { tls, host, port, conf: address((*u).conf), certificate }),
             limits,
             is_head: r.is_head(),
+            is_written,
             addresses,
             next: 0,
             current: None,
@@ -264,6 +268,13 @@ impl Upstream<'_> {
         // SAFETY: plain field of an upstream in the request's pool.
         let get_peer = unsafe { (*self.as_ptr()).peer.get };
         get_peer.is_some_and(|f| ptr::fn_addr_eq(f, get as unsafe extern "C" fn(_, _) -> _))
+    }
+
+    /// It is the one of a follow location. A declared registry is a run-time origin, too.
+    pub(crate) fn is_of_follow_location(self) -> bool {
+        // SAFETY: the data of a run-time origin is what `start` put there.
+        self.is_run_time_origin()
+            && unsafe { (*(*self.as_ptr()).peer.data.cast::<Peer>()).is_written }
     }
 }
 

@@ -373,3 +373,39 @@ fn a_copy_of_a_request_asks_what_the_request_asks() {
     wait_for("what is old", || cached() == "STALE");
     wait_for("what is new", || cached() == "HIT");
 }
+
+#[test]
+fn the_status_page_counts_what_each_registry_has_answered() {
+    let hub = hub();
+    echo_all(&hub);
+    let directives = "docker_follow_redirect on; location = /status { docker_status; }";
+    let nginx = mirror(&hub, directives).http("docker_zone docker:1m;").start();
+    for path in ["/v2/a/tags/list", "/v2/ghcr.io/a/tags/list", "/v2/ghcr.io/a/manifests/1"] {
+        assert_eq!(get(&nginx.url(path)).send().status, 200);
+    }
+    let page = || get(&nginx.url("/status")).send().text();
+    wait_for("all to be counted", || page().matches("docker_requests_total{").count() == 3);
+    let page = page();
+    for (host, kind) in [(REGISTRY, "tags"), (GHCR, "tags"), (GHCR, "manifest")] {
+        for name in ["docker_requests_total", "docker_upstream_requests_total"] {
+            let sample = format!("{name}{{backend=\"https://{host}\",kind=\"{kind}\"}} 1\n");
+            assert!(page.contains(&sample), "{sample}{page}");
+        }
+    }
+}
+
+#[test]
+fn an_error_names_the_registry_that_has_answered() {
+    let hub = hub();
+    let page = Response::new(500).header("Content-Type", "text/html").body("<html></html>");
+    hub.on(GHCR, "/", Fault::Answer(page.into()));
+    hub.refuse(QUAY);
+    let nginx = mirror(&hub, "").start();
+    for (path, want) in [
+        ("/v2/ghcr.io/a/manifests/1", "registry ghcr.io: 500 Internal Server Error"),
+        ("/v2/quay.io/a/manifests/1", "registry quay.io: could not be connected"),
+    ] {
+        let message = get(&nginx.url(path)).send().json()["errors"][0]["message"].clone();
+        assert_eq!(message, want, "{path}");
+    }
+}
