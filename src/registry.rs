@@ -223,11 +223,15 @@ fn declare_origin(cf: Conf, url: &Url, init: InitPeer) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Finds the registry that the request means, and its addresses.
+/// Finds the registry that the request means, and its addresses. Where the client has left, nobody
+/// waits for them any more.
 pub(crate) fn preaccess(r: Request<'_>, conf: &LocConf, content: Handler) -> Phase {
     let (Some(registries), Some(own)) = (&conf.registries, r.content_handler()) else {
         return Phase::Declined;
     };
+    if r.is_post_action() {
+        return Phase::Declined;
+    }
     let Ok(ctx) = r.ctx_or_default::<Docker>() else { return Phase::Status(500) };
 
     loop {

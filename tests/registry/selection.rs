@@ -1,6 +1,8 @@
 //! Which registry a request goes to, and what it asks for there.
 
-use support::{Fault, Kind, Nginx, REGISTRY, Response, get, head, noise, request, wait_for};
+use support::{
+    Connection, Dns, Fault, Kind, Nginx, REGISTRY, Response, get, head, noise, request, wait_for,
+};
 
 use crate::{DECLARED, GHCR, OWN, QUAY, echo, echo_all, http_conf, hub, mirror};
 
@@ -408,4 +410,19 @@ fn an_error_names_the_registry_that_has_answered() {
         let message = get(&nginx.url(path)).send().json()["errors"][0]["message"].clone();
         assert_eq!(message, want, "{path}");
     }
+}
+
+/// nginx runs the request once more then, and the name server has not answered yet.
+#[test]
+fn a_post_action_of_a_client_that_left_waits_for_no_registry() {
+    let hub = hub();
+    hub.resolve(GHCR, Dns::Silence);
+    let location = format!("location @done {{ proxy_pass http://{}; }}", hub.address(QUAY));
+    let nginx = mirror(&hub, &format!("post_action @done; {location}")).start();
+    let request = get(&nginx.url("/v2/ghcr.io/a/tags/list"));
+    let mut client = Connection::open(&request).unwrap();
+    client.start(&request).unwrap();
+    wait_for("the name to be asked for", || hub.queries(GHCR) > 0);
+    client.reset();
+    wait_for("the post action", || hub.counts(QUAY).requests > 0);
 }
