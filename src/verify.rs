@@ -83,7 +83,11 @@ pub(crate) fn refuses(r: Request<'_>) -> bool {
         return true;
     }
     let hash = Sha256::default();
-    ctx.borrow_mut().check = Some(Check { wanted, hash, left, is_cacheable: None });
+    let mut ctx = ctx.borrow_mut();
+    if !LocConf::of(r).is_follow {
+        ctx.begin(u);
+    }
+    ctx.check = Some(Check { wanted, hash, left, is_cacheable: None });
     false
 }
 

@@ -74,16 +74,19 @@ fn other_content_is_not_sent_to_its_end() {
     for settings in SETTINGS {
         let nginx =
             mirror(&hub).server(&location(settings)).h2c_server(&location(settings)).start();
-        for (framing, response) in
-            [("with its length", whole.clone()), ("in chunks", whole.clone().chunked(10_000))]
-        {
-            answer(&hub, CLOUDFLARE, &response);
+        hub.off(REGISTRY);
+        for (framing, host, response) in [
+            ("with its length", CLOUDFLARE, whole.clone()),
+            ("in chunks", CLOUDFLARE, whole.clone().chunked(10_000)),
+            ("of the registry itself", REGISTRY, whole.clone()),
+        ] {
+            answer(&hub, host, &response);
             for request in [get(&nginx.url(&path)), get(&nginx.url_of(1, &path)).http2()] {
                 let before = nginx.errors().len();
                 // Nothing at all may have been sent yet.
                 let complete = request.try_send().is_ok_and(|got| got.complete);
                 assert!(!complete, "{framing}, {settings}");
-                let want = format!("{CLOUDFLARE}: sent content with the digest \"sha256:");
+                let want = format!("{host}: sent content with the digest \"sha256:");
                 wait_for(&want, || nginx.errors()[before..].contains(&want));
             }
         }
