@@ -213,10 +213,9 @@ pub(crate) fn finished(r: Request<'_>) {
         (None, None, Some(u)) => kind_of(r, u.uri()),
         (None, None, None) => kind_of(r, r.client_uri()),
     };
-    let first_byte = match &ctx {
-        Some(ctx) => ctx.first_byte,
-        None => primary.and_then(Upstream::header_time),
-    };
+    // The context may be younger than the answer, as that of a download is.
+    let first_byte = ctx.as_ref().and_then(|ctx| ctx.first_byte);
+    let first_byte = first_byte.or_else(|| primary.and_then(Upstream::header_time));
     let cached = ctx.as_ref().and_then(|ctx| ctx.manifest.status());
     if let Some(download) = ctx.as_ref().and_then(|ctx| ctx.download.as_ref()) {
         count_resumes(zone, download);

@@ -524,3 +524,26 @@ fn a_page_without_a_zone_is_refused() {
     let (works, said) = nginx_t("docker_zone a:1m; server { docker_status; }");
     assert!(!works && said.contains("\"docker_status\" directive is not allowed here"), "{said}");
 }
+
+#[test]
+fn a_download_that_may_be_resumed_has_a_first_byte() {
+    let hub = hub();
+    let path = format!("/v2/library/x/blobs/{}", hub.add_blob(vec![b'x'; 500_000]));
+    let whole = Response::new(200).body(vec![b'x'; 500_000]);
+    hub.on(REGISTRY, "/v2/library/x/blobs/", Fault::Answer(whole.into()));
+    let nginx = Nginx::builder()
+        .http(&hub.http_conf())
+        .http("docker_zone docker:1m;")
+        .server(&format!(
+            "location / {{
+                 docker_resume on;
+                 docker_fallback https://{FIRST};
+                 proxy_pass https://{REGISTRY};
+             }}
+             location = /status {{ docker_status; }}"
+        ))
+        .start();
+    assert_eq!(get(&nginx.url(&path)).send().status, 200);
+    let counted = settled(&nginx, 1);
+    assert_eq!(value(&counted, "docker_first_byte_seconds_count{kind=\"blob\"}"), 1.);
+}
