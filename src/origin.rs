@@ -320,6 +320,7 @@ fn pass_by(r: Request<'_>, conf: &LocConf, ctx: &mut RequestCtx, u: Upstream<'_>
     let targets = targets(conf, ctx, uri);
     let may_leave = conf.conditions().matches(reason_as_outcome(reason))
         && fallback::request(r).may_fall_back()
+        && resume::may_come_from_another(r, ctx)
         && r.redirects_left() >= 2;
     if targets.is_empty() || !may_leave || ctx.primary.get_or_try_init(|| primary(r, u)).is_err() {
         return None;

@@ -239,6 +239,16 @@ pub(crate) fn is_rest(r: Request<'_>) -> bool {
     !r.is_main() && r.ctx::<Docker>().is_some_and(|ctx| ctx.borrow().is_rest)
 }
 
+/// Another registry may have what `r` asks for, whose context this is: it is not the rest of what is
+/// one's alone.
+pub(crate) fn may_come_from_another(r: Request<'_>, ctx: &RequestCtx) -> bool {
+    !ctx.is_rest
+        || r.main().ctx::<Docker>().is_some_and(|main| {
+            let main = main.borrow();
+            main.download.as_ref().is_some_and(|download| download.promise.is_fixed())
+        })
+}
+
 /// `u`, which was asked for the rest by `r`, has led elsewhere.
 pub(crate) fn let_go(r: Request<'_>, u: Upstream<'_>) {
     if is_rest(r)

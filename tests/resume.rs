@@ -373,6 +373,33 @@ fn an_entity_tag_means_nothing_at_another_registry() {
 }
 
 #[test]
+fn an_open_breaker_leads_to_no_other_registry_for_the_rest_of_a_list() {
+    let (hub, ..) = hub(MB);
+    let list = noise(9, MB);
+    let breaker = "docker_breaker failures=1 backoff=60s;";
+    let nginx = mirror(&hub)
+        .http("docker_zone docker:1m;")
+        .server(&location(&format!(
+            "docker_resume on tries=2; {breaker} docker_fallback https://{FALLBACK};"
+        )))
+        .start();
+    let answer = Response::new(200).header("ETag", "\"a\"").body(&list);
+    let answer = answer.shape(Shape::CutBody(1000, End::Close));
+    answers(&hub, REGISTRY, [answer.into(), Fault::Status(503).reply()]);
+    hub.route(FALLBACK, |_| {
+        Response::new(206)
+            .header("ETag", "\"a\"")
+            .header("Content-Range", format!("bytes 1000-{}/{MB}", MB - 1))
+            .body(noise(10, MB - 1000))
+            .into()
+    });
+    let path = "/v2/library/x/tags/list";
+    assert_cut(&get(&nginx.url(path)).send(), &list, 1000, "a list of tags");
+    assert_eq!(hub.counts(FALLBACK).requests, 0);
+    nginx.wait_for_log("breaker is open");
+}
+
+#[test]
 fn an_expired_token_ends_it() {
     let (hub, path, blob) = hub(MB);
     let nginx = start(&hub, &format!("docker_resume on; docker_fallback https://{FALLBACK};"));
