@@ -516,22 +516,29 @@ impl<'r> Request<'r> {
             let read = (*self.as_ptr()).request_body;
             let body = ngx_palloc(self.pool(), size_of::<ngx_http_request_body_t>())
                 .cast::<ngx_http_request_body_t>();
-            let text = copy(self.pool(), bytes)?;
-            let buffer = ngx_create_temp_buf(self.pool(), 1);
-            let link = ngx_alloc_chain_link(self.pool());
-            if read.is_null() || body.is_null() || buffer.is_null() || link.is_null() {
+            if read.is_null() || body.is_null() {
                 return Err(NoMemory);
             }
-            (*buffer).start = text.data;
-            (*buffer).pos = text.data;
-            (*buffer).last = text.data.add(text.len);
-            (*buffer).end = (*buffer).last;
-            (*link).buf = buffer;
-            (*link).next = ptr::null_mut();
             ptr::copy_nonoverlapping(read, body, 1);
-            (*body).bufs = link;
+            (*body).bufs = ptr::null_mut();
+            // nginx takes an empty buffer for a fault, and the request stays where it is.
+            if !bytes.is_empty() {
+                let text = copy(self.pool(), bytes)?;
+                let buffer = ngx_create_temp_buf(self.pool(), 1);
+                let link = ngx_alloc_chain_link(self.pool());
+                if buffer.is_null() || link.is_null() {
+                    return Err(NoMemory);
+                }
+                (*buffer).start = text.data;
+                (*buffer).pos = text.data;
+                (*buffer).last = text.data.add(text.len);
+                (*buffer).end = (*buffer).last;
+                (*link).buf = buffer;
+                (*link).next = ptr::null_mut();
+                (*body).bufs = link;
+            }
             (*self.as_ptr()).request_body = body;
-            (*self.as_ptr()).headers_in.content_length_n = text.len as nginx_sys::off_t;
+            (*self.as_ptr()).headers_in.content_length_n = bytes.len() as nginx_sys::off_t;
         }
         Ok(())
     }

@@ -267,6 +267,25 @@ fn a_form_is_posted_as_the_registry_wants_it() {
     assert_eq!(hub.counts("ghcr.io").requests, count);
 }
 
+#[test]
+fn a_form_that_holds_nothing_is_sent_as_nothing() {
+    let hub = hub();
+    let nginx = mirror(&hub, "").start();
+    // The registry names no service, and so a client's own is left out.
+    let uri = "/v2/europe-docker.pkg.dev/a/b/manifests/1";
+    let realm = realm(&get(&nginx.url(uri)).send());
+    for form in ["", "service=x", "&"] {
+        let post = request("POST", &nginx.url(&realm))
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .body(form)
+            .send();
+        assert_eq!(post.status, 200, "{form}: {}", post.text());
+        let sent = hub.last_request("europe-docker.pkg.dev");
+        assert_eq!((sent.method.as_str(), sent.body.as_slice()), ("POST", [].as_slice()), "{form}");
+        assert_eq!(sent.header("content-length"), Some("0"), "{form}");
+    }
+}
+
 /// nginx has made a subrequest of the request by then, which shares its body and not its length.
 #[test]
 fn what_is_mirrored_is_the_clients_own_form() {
