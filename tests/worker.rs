@@ -522,6 +522,41 @@ fn redirects_lead_to_known_hosts_only_and_without_credentials() {
     nobody_got_what_is_not_theirs(&hub);
 }
 
+#[test]
+fn the_registry_alone_says_where_clients_get_tokens() {
+    let (hub, image, _) = hub();
+    let own = worker(&hub);
+    let behind_nginx = Workerd::start(&hub, "hub.example", &[("SECRET", SECRET)]);
+    let token = hub.token("library/x");
+    let target = format!("/v2/library/x/blobs/{}", image.layers[0]);
+    for challenge in [
+        "Bearer realm=\"https://evil.example/token\",service=\"registry.docker.io\"",
+        "Basic realm=\"evil\"",
+        "Bearer realm=evil",
+    ] {
+        for status in [401, 403, 407] {
+            let refusal = Response::error(status, "UNAUTHORIZED", "who?")
+                .header("WWW-Authenticate", challenge)
+                .header("Content-Type", "application/json");
+            hub.on(CLOUDFLARE, "/", Fault::Answer(refusal.into()));
+            for worker in [&own, &behind_nginx] {
+                for method in ["GET", "HEAD"] {
+                    let answer = ask(worker, method, &target).bearer(&token).send();
+                    let want = if status == 403 { 403 } else { 502 };
+                    assert_eq!(answer.status, want, "{challenge}: {}", answer.text());
+                    assert_eq!(answer.header("www-authenticate"), None, "{challenge}");
+                }
+            }
+            let answer = ask(&own, "GET", &target).bearer(&token).send();
+            if status != 403 {
+                let want = format!("{CLOUDFLARE}: answered {status}");
+                assert_eq!(error(&answer), ("UNAVAILABLE".to_owned(), want));
+            }
+            hub.reset();
+        }
+    }
+}
+
 // Failures.
 
 #[test]

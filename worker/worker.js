@@ -168,6 +168,7 @@ async function resource(request, path, query, realm, env) {
   }
   const allowed = (env.CDNS ?? CDNS).split(/\s+/);
   let url = new URL((env.REGISTRY ?? REGISTRY) + path + query);
+  const { origin } = url;
   let digest = null;
   const init = onward(request);
 
@@ -177,12 +178,20 @@ async function resource(request, path, query, realm, env) {
     digest ??= response.headers.get("Docker-Content-Digest");
     const location = response.headers.get("Location");
     if (![301, 302, 303, 307, 308].includes(response.status) || location === null) {
+      const isRegistrys = url.origin === origin;
+      if (!isRegistrys && [401, 407].includes(response.status)) {
+        response.body?.cancel();
+        throw new Failure(502, `${url.host}: answered ${response.status}`);
+      }
       const answered = answer(response, url.host, kind);
       if (response.ok && digest !== null) {
         answered.headers.set("Docker-Content-Digest", digest);
       }
       const challenge = answered.headers.get("WWW-Authenticate");
-      if (challenge !== null && realm) {
+      // Who gets clients' credentials is the registry's to say, and no CDN's.
+      if (!isRegistrys) {
+        answered.headers.delete("WWW-Authenticate");
+      } else if (challenge !== null && realm) {
         const renamed = challenge.replace(/\brealm="[^"]*"/gi, () => `realm="${realm}"`);
         answered.headers.set("WWW-Authenticate", renamed);
       }
