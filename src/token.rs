@@ -13,7 +13,7 @@ use rules::challenge::Bearer;
 use rules::directive;
 use rules::error::Code;
 use rules::location::{Scheme, Url};
-use rules::registry::{Registries, is_form, with_query};
+use rules::registry::{By, Registries, is_form, with_query};
 use rules::ticket::{Key, Ticket};
 
 use crate::conf::MainConf;
@@ -92,7 +92,13 @@ pub(crate) fn challenge(
     } else {
         (bearer.realm.clone(), bearer.service.clone())
     };
-    let ticket = Ticket::Realm { registry: registry.name.clone(), realm, service: service.clone() };
+    let ticket = Ticket::Realm {
+        registry: registry.name.clone(),
+        realm,
+        service: service.clone(),
+        // Who says `ns=` knows no prefixes: a name that begins so is the registry's own.
+        for_all: route.by != By::Namespace,
+    };
     let base = str::from_utf8(base).ok()?.trim_end_matches('/');
     Some(Bearer {
         realm: format!("{base}/token/{}", ticket.seal(key)),
@@ -113,9 +119,9 @@ pub(crate) fn ticket(uri: &[u8]) -> Option<(&str, &str)> {
 
 /// Whom a request with `ticket` asks for a token, and how.
 ///
-/// A GET whose scope has another registry's prefix is for that one's realm: see
-/// [`Registries::of_form`]. A POST is for the ticket's, whatever its form says: the refresh token
-/// or password in it was given for that.
+/// A GET whose scope has another registry's prefix is for that one's realm, if the ticket is for all:
+/// see [`Registries::of_form`]. A POST is for the ticket's, whatever its form says: the refresh
+/// token or password in it was given for that.
 pub(crate) fn ask(
     r: Request<'_>,
     registries: &Registries,
@@ -124,7 +130,8 @@ pub(crate) fn ask(
 ) -> Result<Token, Answer> {
     let refused = || registry::refused(400, Code::Denied, "this is no token URL of this mirror");
     let key = r.main_conf::<Docker>().token_key.as_ref().ok_or_else(refused)?;
-    let Some(Ticket::Realm { registry, realm, service }) = Ticket::open(ticket, key) else {
+    let Some(Ticket::Realm { registry, realm, service, for_all }) = Ticket::open(ticket, key)
+    else {
         return Err(refused());
     };
     // What was declared when it was signed may not be any more.
@@ -134,7 +141,7 @@ pub(crate) fn ask(
         .filter(|realm| registry.trusts(realm))
         .ok_or_else(refused)?;
     let mut service = service;
-    let other = registries.of_form(query).filter(|_| r.is_get());
+    let other = registries.of_form(query).filter(|_| r.is_get() && for_all);
     if let Some(other) = other.filter(|other| other.name != registry.name) {
         registry = Rc::clone(other);
         url = registry.realms.first().cloned().ok_or_else(none)?;

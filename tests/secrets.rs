@@ -147,6 +147,7 @@ fn requests(nginx: &Nginx, blob: &str) -> Vec<Request> {
         registry: "docker.io".to_owned(),
         realm: format!("https://{AUTH}/token"),
         service: Some("registry.docker.io".to_owned()),
+        for_all: false,
     };
     let token = token.seal(&Key::parse(TOKEN_KEY.as_bytes()).unwrap());
     let token = format!("/token/{token}?scope=repository:library/x:pull");

@@ -227,6 +227,7 @@ fn main() {
         registry: "docker.io".to_owned(),
         realm: "https://auth.docker.io/token".to_owned(),
         service: Some("registry.docker.io".to_owned()),
+        for_all: false,
     };
     measure("ticket, sealed", &mut || {
         black_box(black_box(&ticket).seal(&key));

@@ -239,12 +239,12 @@ impl Registries {
         self.get(name.split_once('/')?.0)
     }
 
-    /// The registry whose prefix a scope in a query has that asks for a token. A client that learned
-    /// of a token server by `/v2/` alone asks it for the images of all.
+    /// The registry whose prefix a repository has in a query that asks for a token. A client that
+    /// learned of a token server by `/v2/` alone asks it for the images of all.
     pub fn of_form(&self, form: &str) -> Option<&Rc<Registry>> {
         let scopes = form.split('&').filter_map(|field| unescaped(field.strip_prefix("scope=")?));
         scopes.into_iter().find_map(|scopes| {
-            scopes.split(' ').find_map(|scope| self.of_prefix(scope.split_once(':')?.1))
+            scopes.split(' ').filter_map(repository).find_map(|(_, name, _)| self.of_prefix(name))
         })
     }
 
@@ -459,8 +459,8 @@ impl Route {
     pub fn client_scope(&self, scope: &str) -> String {
         each_name(scope, |name| match self.client_name() {
             Some(client) if self.own_name() == Some(name) => client,
-            _ if self.by == By::Prefix => format!("{}/{name}", self.registry.name),
-            _ => name.to_owned(),
+            // Without a prefix, it might have another registry's.
+            _ => format!("{}/{name}", self.registry.name),
         })
     }
 }
@@ -536,20 +536,21 @@ fn escaped(text: &str) -> String {
 /// `type:name:actions`, separated by spaces: the names of repositories go through `name`. A name
 /// may hold colons, the type and the actions do not (distribution, "Token Scope Documentation").
 fn each_name(scope: &str, name: impl Fn(&str) -> String) -> String {
-    let scopes = scope.split(' ').map(|scope| {
-        let parts = scope
-            .split_once(':')
-            .and_then(|(kind, rest)| rest.rsplit_once(':').map(|(name, acts)| (kind, name, acts)));
-        match parts {
-            Some((kind, repository, actions))
-                if kind == "repository" || kind.starts_with("repository(") =>
-            {
-                Cow::Owned(format!("{kind}:{}:{actions}", name(repository)))
-            }
-            _ => Cow::Borrowed(scope),
+    let scopes = scope.split(' ').map(|scope| match repository(scope) {
+        Some((kind, repository, actions)) => {
+            Cow::Owned(format!("{kind}:{}:{actions}", name(repository)))
         }
+        None => Cow::Borrowed(scope),
     });
     scopes.collect::<Vec<_>>().join(" ")
+}
+
+/// Type, name and actions of one of them, if it is of a repository.
+fn repository(scope: &str) -> Option<(&str, &str, &str)> {
+    let (kind, rest) = scope.split_once(':')?;
+    let (name, actions) = rest.rsplit_once(':')?;
+    let is_repository = kind == "repository" || kind.starts_with("repository(");
+    is_repository.then_some((kind, name, actions))
 }
 
 /// The value of `ns`, if there is one, and the query without it.
@@ -955,6 +956,12 @@ mod tests {
                 "repository:a/b:pull",
                 "repository:a/b:pull",
             ),
+            (
+                "nothing that was asked for",
+                "/v2/",
+                "repository:ghcr.io/a/b:pull registry:catalog:*",
+                "repository:docker.io/ghcr.io/a/b:pull registry:catalog:*",
+            ),
             ("empty", "/v2/ghcr.io/a/manifests/1", "", ""),
             ("no scope", "/v2/ghcr.io/a/manifests/1", "repository:a", "repository:a"),
         ];
@@ -1018,11 +1025,14 @@ mod tests {
     fn a_scope_tells_its_registry_by_a_prefix() {
         let rows = [
             ("scope=repository%3Aghcr.io%2Fa%3Apull", Some("ghcr.io")),
-            ("a=b&scope=repository:a/b:pull&scope=repository:localhost:5000/a:pull", {
+            ("a=b&scope=registry:catalog:*&scope=repository:localhost:5000/a:pull", {
                 Some("localhost:5000")
             }),
+            ("scope=repository:ghcr.io/a:push+repository:quay.io/a:pull", Some("ghcr.io")),
             ("scope=repository:a:pull+repository:quay.io/a:pull", Some("quay.io")),
             ("scope=repository:a/b:pull", None),
+            ("scope=x:ghcr.io/a:pull", None),
+            ("scope=repository:ghcr.io/a", None),
             ("scope=repository:ghcr.io:pull", None),
             ("scope=ghcr.io/a", None),
             ("", None),

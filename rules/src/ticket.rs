@@ -10,6 +10,7 @@
 //!     registry: "ghcr.io".to_owned(),
 //!     realm: "https://ghcr.io/token".to_owned(),
 //!     service: Some("ghcr.io".to_owned()),
+//!     for_all: false,
 //! };
 //! let text = ticket.seal(&key);
 //! assert_eq!(Ticket::open(&text, &key), Some(ticket));
@@ -60,6 +61,8 @@ pub enum Ticket {
         realm: String,
         /// The challenge's service, if it had one.
         service: Option<String>,
+        /// The client may ask there for the images of all registries, by their prefixes.
+        for_all: bool,
     },
     /// An upload that a registry has begun.
     Upload {
@@ -72,6 +75,10 @@ pub enum Ticket {
 
 /// The longest ticket that is read, in bytes: a URL of 4 kB with what belongs to it.
 pub const MAX_LENGTH: usize = 8 * 1024;
+
+const REALM: &str = "realm";
+const REALM_FOR_ALL: &str = "realms";
+const UPLOAD: &str = "upload";
 
 impl Ticket {
     /// `payload.mac`, of letters, digits, `-`, `_` and one dot. The same ticket makes the same
@@ -98,11 +105,12 @@ impl Ticket {
     /// None of the fields can hold a line feed: a name, a URL, a value of a header.
     fn lines(&self) -> String {
         match self {
-            Self::Realm { registry, realm, service: Some(service) } => {
-                format!("realm\n{registry}\n{realm}\n{service}")
+            Self::Realm { registry, realm, service, for_all } => {
+                let kind = if *for_all { REALM_FOR_ALL } else { REALM };
+                let service = service.iter().map(String::as_str);
+                [kind, registry, realm].into_iter().chain(service).collect::<Vec<_>>().join("\n")
             }
-            Self::Realm { registry, realm, service: None } => format!("realm\n{registry}\n{realm}"),
-            Self::Upload { registry, uri } => format!("upload\n{registry}\n{uri}"),
+            Self::Upload { registry, uri } => format!("{UPLOAD}\n{registry}\n{uri}"),
         }
     }
 
@@ -115,10 +123,13 @@ impl Ticket {
             return None;
         }
         match (kind, last) {
-            ("realm", service) => {
-                Some(Self::Realm { registry, realm: url, service: service.map(str::to_owned) })
-            }
-            ("upload", None) => Some(Self::Upload { registry, uri: url }),
+            (REALM | REALM_FOR_ALL, service) => Some(Self::Realm {
+                registry,
+                realm: url,
+                service: service.map(str::to_owned),
+                for_all: kind == REALM_FOR_ALL,
+            }),
+            (UPLOAD, None) => Some(Self::Upload { registry, uri: url }),
             _ => None,
         }
     }
@@ -130,16 +141,18 @@ mod tests {
 
     const KEY: [u8; 32] = [7; 32];
 
-    fn tickets() -> [Ticket; 4] {
-        let realm = |service: Option<&str>| Ticket::Realm {
+    fn tickets() -> [Ticket; 5] {
+        let realm = |service: Option<&str>, for_all| Ticket::Realm {
             registry: "ghcr.io".to_owned(),
             realm: "https://ghcr.io/token?a=b".to_owned(),
             service: service.map(str::to_owned),
+            for_all,
         };
         [
-            realm(None),
-            realm(Some("")),
-            realm(Some("a service, with a comma")),
+            realm(None, false),
+            realm(None, true),
+            realm(Some(""), false),
+            realm(Some("a service, with a comma"), true),
             Ticket::Upload { registry: "a:5000".to_owned(), uri: "/v2/a?b".to_owned() },
         ]
     }

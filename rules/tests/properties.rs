@@ -388,12 +388,13 @@ proptest! {
     fn a_ticket_is_opened_by_its_key_alone(
         bytes in any::<[u8; 32]>(), other in any::<[u8; 32]>(),
         registry in "[a-z.:0-9]{0,20}", url in "[!-~]{0,200}", service in option::of("[ -~]{0,40}"),
+        for_all in any::<bool>(),
     ) {
         let ticket = match service {
             Some(service) if service.len() % 2 == 0 => {
-                Ticket::Realm { registry, realm: url, service: Some(service) }
+                Ticket::Realm { registry, realm: url, service: Some(service), for_all }
             }
-            Some(_) => Ticket::Realm { registry, realm: url, service: None },
+            Some(_) => Ticket::Realm { registry, realm: url, service: None, for_all },
             None => Ticket::Upload { registry, uri: url },
         };
         let text = ticket.seal(&Key::new(bytes));

@@ -572,3 +572,54 @@ fn a_client_that_knows_one_realm_gets_the_tokens_of_all() {
     let sent = hub.last_request("mcr.microsoft.com");
     assert_eq!(sent.header("authorization"), Some("Bearer another"));
 }
+
+#[test]
+fn a_registry_does_not_say_what_another_is_asked_for() {
+    const OWN: &str = "harbor.example.com";
+    let hub = hub();
+    hub.add_host_as(OWN, Kind::Blank);
+    let realm_of_own = "https://harbor.example.com/service/token";
+    hub.route(OWN, move |request| {
+        if request.path() == "/service/token" {
+            let token = r#"{ "token": "own" }"#;
+            return Response::text(200, token).header("Content-Type", "application/json").into();
+        }
+        let scope = "repository:ghcr.io/alice/secret:pull x:ghcr.io/alice/secret:pull \
+                     repository:ghcr.io/alice/secret";
+        let challenge = format!("Bearer realm=\"{realm_of_own}\",scope=\"{scope}\"");
+        Response::error(401, "UNAUTHORIZED", "who?").header("WWW-Authenticate", challenge).into()
+    });
+    // Which is reached without a prefix.
+    let declared =
+        format!("docker_registry {OWN} alias=own.example default; docker_registry ghcr.io;");
+    let nginx = Nginx::builder()
+        .http(&http_conf(&hub))
+        .server(&format!("docker_realm_rewrite on; {declared} {LOCATIONS}"))
+        .start();
+    let before = hub.counts("ghcr.io").requests;
+    for (uri, host) in [
+        ("/v2/", "mirror.example"),
+        ("/v2/", "own.example"),
+        ("/v2/?ns=harbor.example.com", "mirror.example"),
+        ("/v2/_catalog", "mirror.example"),
+        ("/v2/a/b/manifests/1", "mirror.example"),
+        ("/v2/a/b/manifests/1", "own.example"),
+        ("/v2/a/b/manifests/1?ns=harbor.example.com", "mirror.example"),
+        ("/v2/ghcr.io/alice/secret/manifests/1?ns=harbor.example.com", "mirror.example"),
+        ("/v2/harbor.example.com/a/b/manifests/1", "mirror.example"),
+    ] {
+        let challenged = get(&nginx.url(uri)).header("Host", host).send();
+        let scopes = parameter(&challenged, "scope").unwrap();
+        for scope in scopes.split(' ').chain([scopes]) {
+            let scope = scope.replace(' ', "%20");
+            let asked = format!("{}?scope={scope}", realm(&challenged));
+            let granted = get(&nginx.url(&asked)).header("Authorization", ALICE).send();
+            assert_eq!(granted.text(), r#"{ "token": "own" }"#, "{uri} {host} {scope}");
+        }
+    }
+    assert_eq!(
+        hub.counts("ghcr.io").requests,
+        before,
+        "who has one login, has sent it to none else"
+    );
+}

@@ -12,6 +12,7 @@ fuzz_target!(|data: (&str, &str, Option<&str>, usize, u8)| {
         registry: field(registry),
         realm: field(realm),
         service: service.map(field),
+        for_all: byte % 2 == 0,
     };
     let text = ticket.seal(&key);
     assert_eq!(Ticket::open(&text, &key), Some(ticket));
