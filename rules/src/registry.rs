@@ -239,13 +239,19 @@ impl Registries {
         self.get(name.split_once('/')?.0)
     }
 
-    /// The registry whose prefix a repository has in a query that asks for a token. A client that
-    /// learned of a token server by `/v2/` alone asks it for the images of all.
+    /// The registry whose prefix the repository has that a query asks a token for. A client that
+    /// learned of a token server by `/v2/` alone asks it for the images of all. Of several
+    /// repositories, the first that is pushed to is meant, else the first: blobs are mounted from
+    /// others.
     pub fn of_form(&self, form: &str) -> Option<&Rc<Registry>> {
         let scopes = form.split('&').filter_map(|field| unescaped(field.strip_prefix("scope=")?));
-        scopes.into_iter().find_map(|scopes| {
-            scopes.split(' ').filter_map(repository).find_map(|(_, name, _)| self.of_prefix(name))
-        })
+        let scopes: Vec<String> = scopes.collect();
+        let repositories =
+            scopes.iter().flat_map(|scopes| scopes.split(' ')).filter_map(repository);
+        let is_pulled =
+            |(_, _, actions): &(_, _, &str)| !actions.split(',').any(|action| action == "push");
+        let (_, name, _) = repositories.min_by_key(is_pulled)?;
+        self.of_prefix(name)
     }
 
     /// The registry that `host`, with or without a port, is an alias of.
@@ -1029,7 +1035,9 @@ mod tests {
                 Some("localhost:5000")
             }),
             ("scope=repository:ghcr.io/a:push+repository:quay.io/a:pull", Some("ghcr.io")),
-            ("scope=repository:a:pull+repository:quay.io/a:pull", Some("quay.io")),
+            ("scope=repository:a:pull+repository:quay.io/a:pull", None),
+            ("scope=repository:quay.io/a:pull&scope=repository:a:pull,push", None),
+            ("scope=repository:a:pull+repository:quay.io/a:push", Some("quay.io")),
             ("scope=repository:a/b:pull", None),
             ("scope=x:ghcr.io/a:pull", None),
             ("scope=repository:ghcr.io/a", None),

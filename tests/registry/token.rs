@@ -574,6 +574,25 @@ fn a_client_that_knows_one_realm_gets_the_tokens_of_all() {
 }
 
 #[test]
+fn a_token_to_push_with_is_the_images_whatever_is_mounted() {
+    let hub = hub();
+    let nginx = mirror(&hub, "docker_push on;").start();
+    let ping = realm(&get(&nginx.url("/v2/")).send());
+    let before = hub.counts("ghcr.io").requests;
+    // docker asks so for a layer that it has of another image of this server's, containerd by the
+    // order of names.
+    let [own, other] = ["scope=repository:x/y:pull,push", "scope=repository:ghcr.io/c/d:pull"];
+    for scopes in [format!("{own}&{other}"), format!("{other}&{own}")] {
+        let asked = format!("{ping}?service=registry.docker.io&{scopes}");
+        let granted = get(&nginx.url(&asked)).header("Authorization", ALICE).send();
+        assert_eq!(granted.text(), r#"{ "token": "auth.docker.io" }"#, "{scopes}");
+        let asked = hub.last_request("auth.docker.io");
+        assert_eq!(asked.uri, format!("/token?service=registry.docker.io&{scopes}"));
+    }
+    assert_eq!(hub.counts("ghcr.io").requests, before);
+}
+
+#[test]
 fn a_registry_does_not_say_what_another_is_asked_for() {
     const OWN: &str = "harbor.example.com";
     let hub = hub();
