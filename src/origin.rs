@@ -469,6 +469,11 @@ pub(crate) fn is_foreign(ctx: &RequestCtx) -> bool {
 }
 
 /// Who is being asked is another origin than the request was meant for: such a one, or a fallback.
+/// A line that another origin has no business to send to clients.
+fn is_its_own(name: &[u8], value: &[u8]) -> bool {
+    request::speaks_for_origin(name) || request::leads_away(name, value)
+}
+
 fn is_elsewhere(ctx: &RequestCtx) -> bool {
     ctx.destination.as_ref().is_some_and(|destination| destination.relation != Relation::Same)
 }
@@ -604,7 +609,7 @@ fn pass(r: Request<'_>, ctx: &mut RequestCtx) -> Result<(), NoMemory> {
         primary.lines = Lines::default();
     }
     if is_elsewhere(ctx) {
-        for line in r.response_lines().filter(|line| request::speaks_for_origin(line.name())) {
+        for line in r.response_lines().filter(|line| is_its_own(line.name(), line.value())) {
             line.remove();
         }
     }
@@ -844,7 +849,7 @@ fn original(r: Request<'_>, u: Upstream<'_>, ctx: &RequestCtx) -> Answer {
     let is_elsewhere = is_elsewhere(ctx);
     let lines = r
         .response_lines()
-        .filter(|line| !(is_elsewhere && request::speaks_for_origin(line.name())))
+        .filter(|line| !(is_elsewhere && is_its_own(line.name(), line.value())))
         .map(|line| (line.name().to_vec(), line.value().to_vec()))
         .collect();
     answer_of(u, lines, r.content_type(), r, &asked(ctx), errors::acts(r), false)
@@ -1094,11 +1099,12 @@ fn gave_up(
     if ctx.target == 0 && u.status() == status {
         let lines = u.passed_lines().map(|line| (line.name().to_vec(), line.value().to_vec()));
         let is_foreign = is_foreign(&ctx);
-        let is_told = |name: &[u8]| {
-            let is_challenge = is_foreign && name.eq_ignore_ascii_case(b"WWW-Authenticate");
-            !is_challenge && !request::speaks_for_origin(name)
+        let is_told = |name: &[u8], value: &[u8]| {
+            let is_challenge = name.eq_ignore_ascii_case(b"WWW-Authenticate");
+            let is_foreigners = is_foreign && (is_challenge || request::leads_away(name, value));
+            !is_foreigners && !request::speaks_for_origin(name)
         };
-        let lines: Vec<_> = lines.filter(|(name, _)| is_told(name)).collect();
+        let lines: Vec<_> = lines.filter(|(name, value)| is_told(name, value)).collect();
         let content_type = u.line("Content-Type").unwrap_or_default();
         let who = asked(&ctx);
         ctx.original = Some(answer_of(u, lines, content_type, r, &who, tells_errors, true));

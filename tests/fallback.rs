@@ -635,6 +635,24 @@ fn orders_and_promises_of_a_target_are_dropped() {
 }
 
 #[test]
+fn a_target_does_not_lead_clients_to_itself() {
+    let hub = hub_with(Fault::TooManyRequests);
+    let nginx = start(&hub, &format!("docker_fallback https://{FIRST}/secret;"));
+    let own = "</v2/library/x/tags/list?n=1&last=a>; rel=\"next\"";
+    for (link, told) in [
+        (own.to_owned(), Some(own)),
+        (format!("<https://{FIRST}/secret/v2/library/x/tags/list?last=a>; rel=\"next\""), None),
+        ("</secret/v2/library/x/tags/list?last=a>; rel=\"next\"".to_owned(), None),
+    ] {
+        let response = Response::text(200, "{}").header("Link", &link);
+        hub.on(FIRST, "/", Fault::Answer(response.into()));
+        let answer = get(&nginx.url("/v2/library/x/tags/list?n=1")).send();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "{}"), "{link}");
+        assert_eq!(answer.header("link"), told, "{link}");
+    }
+}
+
+#[test]
 fn connections_to_a_target_are_kept() {
     let hub = hub_with(Fault::TooManyRequests);
     let nginx = start(&hub, &chain_of_two());

@@ -260,6 +260,13 @@ pub fn speaks_for_origin(name: &[u8]) -> bool {
     is_one_of(name, &NAMES) || syntax::strip_prefix_any_case(name, b"x-accel-").is_some()
 }
 
+/// Whether a line of another origin's answer would lead the client on to that one, around this server:
+/// a next page is one of this server's API, or none. The path of a fallback may be a secret.
+pub fn leads_away(name: &[u8], value: &[u8]) -> bool {
+    let is_one = memchr::memchr_iter(b'<', value).count() == 1;
+    name.eq_ignore_ascii_case(b"Link") && !(is_one && value.starts_with(b"</v2/"))
+}
+
 /// Whether a line of this name asks for a part of something, or depends on what the client has of it
 /// (RFC 9110, sections 13 and 14).
 pub fn asks_for_part(name: &[u8]) -> bool {
@@ -472,6 +479,23 @@ mod tests {
 
         for (name, want) in rows {
             assert_eq!(speaks_for_origin(name.as_bytes()), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_leads_to_another_origin_is_known() {
+        let rows = [
+            ("Link", "</v2/a/tags/list?last=b>; rel=\"next\"", false),
+            ("link", "<https://other.example/v2/a/tags/list>; rel=\"next\"", true),
+            ("Link", "<//other.example/v2/a/tags/list>; rel=\"next\"", true),
+            ("Link", "</secret/v2/a/tags/list>; rel=\"next\"", true),
+            ("Link", "</v2/a>; rel=\"x\", <https://other.example/>; rel=\"next\"", true),
+            ("Link", "?last=b", true),
+            ("Content-Type", "https://other.example/", false),
+        ];
+
+        for (name, value, want) in rows {
+            assert_eq!(leads_away(name.as_bytes(), value.as_bytes()), want, "{name}: {value}");
         }
     }
 }
