@@ -73,7 +73,7 @@ impl Subject {
         let kind::Request { kind, class, .. } = kind::Request::of(r.method(), uri.as_bytes());
         let owner = match class {
             Class::ManifestGet | Class::ManifestHead => owner(r.request_line("Authorization")),
-            Class::Blob | Class::Token | Class::Other => Owner::Anonymous,
+            Class::Blob | Class::Token | Class::Ping | Class::Other => Owner::Anonymous,
         };
         let owner = match owner {
             Owner::Anonymous => backend.with(ANYBODY),

@@ -87,6 +87,23 @@ fn assert_served(answer: &Answer, host: &str, name: &str) {
     assert_eq!(answer.header("x-fallback").unwrap_or_default(), fallback, "{name}");
 }
 
+#[test]
+fn what_a_client_makes_fail_leads_nobodys_ping_away() {
+    let hub = hub();
+    hub.on(REGISTRY, "/v2/library/x/tags/", Fault::Status(500));
+    let nginx = start(&hub, &format!("{} docker_fallback_on error http_500;", fallback()));
+    for _ in 0..4 {
+        assert_served(&get(&nginx.url("/v2/library/x/tags/list?n=-1")).send(), FIRST, "tags");
+    }
+    nginx.wait_for_log("breaker is open for 1 s (other)");
+    let pings = asked_by(&hub, || {
+        for url in ["/v2/", "/v2/?ns=docker.io"] {
+            assert_served(&get(&nginx.url(url)).send(), REGISTRY, url);
+        }
+    });
+    assert_eq!(pings, 2);
+}
+
 // Limits.
 
 #[test]

@@ -72,14 +72,16 @@ pub enum Class {
     Blob,
     /// A token.
     Token,
+    /// `/v2/`, by which clients learn what they need.
+    Ping,
     /// Anything else.
     Other,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::ManifestGet, Self::ManifestHead, Self::Blob, Self::Token, Self::Other];
+    pub const ALL: [Self; 6] =
+        [Self::ManifestGet, Self::ManifestHead, Self::Blob, Self::Token, Self::Ping, Self::Other];
 
     /// As the status page has it.
     pub fn as_str(self) -> &'static str {
@@ -88,6 +90,7 @@ impl Class {
             Self::ManifestHead => "manifest_head",
             Self::Blob => "blob",
             Self::Token => "token",
+            Self::Ping => "ping",
             Self::Other => "other",
         }
     }
@@ -146,6 +149,7 @@ impl<'a> Request<'a> {
             (Kind::Manifest, _) => Class::ManifestGet,
             (Kind::Blob, _) => Class::Blob,
             (Kind::Token, _) => Class::Token,
+            (Kind::Ping, _) => Class::Ping,
             _ => Class::Other,
         };
         Self { kind, class, ..self }
@@ -470,7 +474,7 @@ mod tests {
             ("GET", "/token", Kind::Token, Class::Token),
             ("POST", "/token", Kind::Token, Class::Token),
             ("PUT", "/token", Kind::Other, Class::Other),
-            ("GET", "/v2/", Kind::Ping, Class::Other),
+            ("GET", "/v2/", Kind::Ping, Class::Ping),
             ("GET", "/v2/a/tags/list", Kind::Tags, Class::Other),
         ];
 

@@ -21,6 +21,7 @@ fuzz_target!(|data: &[u8]| {
     }
     assert_eq!(class == Class::Blob, kind == Kind::Blob);
     assert_eq!(class == Class::Token, kind == Kind::Token);
+    assert_eq!(class == Class::Ping, kind == Kind::Ping);
     assert!(digest.is_empty() || digest.contains(&b':'));
 
     let path = uri.split(|byte| *byte == b'?').next().expect("one part at least");
