@@ -260,6 +260,8 @@ impl Registries {
             return None;
         }
         let host = Authority::parse(host).ok()?.host;
+        // nginx finds the server without the dot of a name that is absolute.
+        let host = host.strip_suffix('.').unwrap_or(host);
         let found = self.aliases.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(host));
         found.map(|(_, registry)| registry)
     }

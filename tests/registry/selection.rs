@@ -25,6 +25,7 @@ fn a_request_goes_to_the_registry_that_it_names() {
         ),
         ("prefix", "m", "/v2/ghcr.io/a/b/blobs/sha256:0", GHCR, "/v2/a/b/blobs/sha256:0"),
         ("host", "quay.mirror.example.com:80", "/v2/a/tags/list", QUAY, "/v2/a/tags/list"),
+        ("absolute host", "Quay.mirror.example.com.", "/v2/a/tags/list", QUAY, "/v2/a/tags/list"),
         (
             "prefix before host",
             "quay.mirror.example.com",
