@@ -468,12 +468,12 @@ pub(crate) fn is_foreign(ctx: &RequestCtx) -> bool {
     ctx.destination.as_ref().is_some_and(|destination| destination.relation == Relation::Foreign)
 }
 
-/// Who is being asked is another origin than the request was meant for: such a one, or a fallback.
 /// A line that another origin has no business to send to clients.
 fn is_its_own(name: &[u8], value: &[u8]) -> bool {
     request::speaks_for_origin(name) || request::leads_away(name, value)
 }
 
+/// Who is being asked is another origin than the request was meant for: such a one, or a fallback.
 fn is_elsewhere(ctx: &RequestCtx) -> bool {
     ctx.destination.as_ref().is_some_and(|destination| destination.relation != Relation::Same)
 }
