@@ -1836,6 +1836,10 @@ fn a_target_is_asked_what_an_upstream_of_http2_was() {
             rewrite ^/v2/written/(.*) /v2/b/$1 break;
             proxy_pass http://127.0.0.1:%port2%;
         }
+        location /v2/mapped/in/vain/ {
+            rewrite ^/v2/mapped/in/vain/(.*) /v2/c/$1 break;
+            proxy_pass http://127.0.0.1:%port2%/v2/library/;
+        }
         location /v2/led/ { try_files /none /v2/mapped/led; }";
     let server = |version: &str| {
         format!("docker_fallback https://{FIRST}; proxy_http_version {version}; {locations}")
@@ -1843,7 +1847,7 @@ fn a_target_is_asked_what_an_upstream_of_http2_was() {
     // It answers, or ends the connection.
     let origin = "location / { if ($uri ~ gone) { return 444; } return 429; }";
     let nginx = mirror(&hub).server(&server("1.1")).server(&server("2")).h2c_server(origin).start();
-    for location in ["plain", "mapped", "named", "written", "led"] {
+    for location in ["plain", "mapped", "named", "written", "mapped/in/vain", "led"] {
         for name in ["x", "gone", "x%2By/z", "x%2Fy?a=b&c=%20"] {
             let path = format!("/v2/{location}/{name}");
             let [want, got] = [0, 1].map(|number| get(&nginx.url_of(number, &path)).send());

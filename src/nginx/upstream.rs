@@ -302,10 +302,11 @@ impl<'r> Upstream<'r> {
             if prefix.is_empty() && Bits::valid_unparsed_uri_raw(bits) != 0 {
                 return Some(bytes((*r).unparsed_uri).to_vec());
             }
+            // What `rewrite` has made of the path is not put behind it.
             let is_replaced = Bits::valid_location_raw(bits) != 0 && !prefix.is_empty();
             let replaced = if is_replaced { (*conf).location.len } else { 0 };
             let rest = bytes((*r).uri).get(replaced..).unwrap_or_default();
-            let mut uri = prefix.to_vec();
+            let mut uri = if is_replaced { prefix.to_vec() } else { Vec::new() };
             if Bits::quoted_uri_raw(bits) != 0 || Bits::internal_raw(bits) != 0 {
                 let (from, kind) = (rest.as_ptr().cast_mut(), NGX_ESCAPE_URI as usize);
                 let escaped = ngx_escape_uri(ptr::null_mut(), from, rest.len(), kind);
