@@ -328,7 +328,7 @@ pub(crate) fn complete(cf: Conf, hooks: &Hooks) -> Result<(), Refused> {
 
     registry::declare(cf, &places, hooks.init_peer).map_err(|_| Refused)?;
     let main = cf.main_conf::<Docker>();
-    if main.zone().is_some() || cfg!(proxy_header) {
+    if main.zone().is_some() {
         main.upstreams = cf.intercept_upstreams(hooks.before_asking);
     }
     cf.add_handler(HttpPhase::PreAccess, hooks.preaccess).map_err(|_| Refused)?;

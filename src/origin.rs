@@ -276,8 +276,6 @@ pub(crate) fn before_asking(r: Request<'_>) -> Verdict {
         return Verdict::Pass;
     };
     let Some(u) = r.upstream().filter(|u| is_primarys(r, ways, *u)) else { return Verdict::Pass };
-    // Where nginx gives up on it, nobody could tell any more.
-    u.uri();
     let is_returning = || {
         let ctx = r.ctx::<Docker>();
         ctx.is_some_and(|ctx| matches!(ctx.borrow().stage, Stage::Returning))
@@ -1069,6 +1067,8 @@ fn gave_up(
         is_of_location && is_fresh && is_ours(r) && !r.is_post_action()
     });
     let Some(u) = u else { return Err(status) };
+    // Only its location can tell what it was asked for, where that is not noted yet.
+    u.uri_of(ways.own);
     let has_left = !is_primarys(r, ways, u);
     let tells_errors = errors::acts(r);
 

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on says so and stops"
 )]
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use support::{
@@ -1827,11 +1828,14 @@ fn a_target_is_asked_what_an_upstream_of_http2_was() {
         return;
     }
     let hub = hub();
+    hub.resolve("found.example", Dns::Addresses(vec![Ipv4Addr::LOCALHOST.into()]));
     hub.route(FIRST, |request| Response::text(200, request.line()).into());
     let locations = "
         location /v2/plain/ { proxy_pass http://127.0.0.1:%port2%; }
         location /v2/mapped/ { proxy_pass http://127.0.0.1:%port2%/v2/library/; }
         location ~ ^/v2/named/(.*)$ { proxy_pass http://127.0.0.1:%port2%/v2/a/$1$is_args$args; }
+        location ~ ^/v2/found/(.*)$ { proxy_pass http://found.example:%port2%/v2/a/$1; }
+        location /v2/host/ { set $host_alone found.example:%port2%; proxy_pass http://$host_alone; }
         location /v2/written/ {
             rewrite ^/v2/written/(.*) /v2/b/$1 break;
             proxy_pass http://127.0.0.1:%port2%;
@@ -1847,7 +1851,9 @@ fn a_target_is_asked_what_an_upstream_of_http2_was() {
     // It answers, or ends the connection.
     let origin = "location / { if ($uri ~ gone) { return 444; } return 429; }";
     let nginx = mirror(&hub).server(&server("1.1")).server(&server("2")).h2c_server(origin).start();
-    for location in ["plain", "mapped", "named", "written", "mapped/in/vain", "led"] {
+    for location in
+        ["plain", "mapped", "named", "found", "host", "written", "mapped/in/vain", "led"]
+    {
         for name in ["x", "gone", "x%2By/z", "x%2Fy?a=b&c=%20"] {
             let path = format!("/v2/{location}/{name}");
             let [want, got] = [0, 1].map(|number| get(&nginx.url_of(number, &path)).send());
@@ -1855,6 +1861,34 @@ fn a_target_is_asked_what_an_upstream_of_http2_was() {
             assert_eq!(got.text(), want.text(), "{path}");
         }
     }
+}
+
+#[test]
+fn a_declared_registry_of_http2_has_a_fallback_as_well() {
+    if Nginx::version() < (1, 29, 4) {
+        return;
+    }
+    let hub = hub();
+    hub.route(FIRST, |request| Response::text(200, request.line()).into());
+    let nginx = mirror(&hub)
+        .http("docker_zone docker:1m;")
+        .server(&format!(
+            "docker_registry one.example http://127.0.0.1:%port1% default;
+             docker_fallback https://{FIRST};
+             proxy_http_version 2;
+             location /v2/ {{ proxy_pass $docker_upstream; }}
+             location = /status {{ docker_status; }}"
+        ))
+        .h2c_server("location / { if ($uri ~ gone) { return 444; } return 429; }")
+        .start();
+    // The breaker opens.
+    for _ in 0..4 {
+        for path in ["/v2/a/tags/list", "/v2/gone/tags/list"] {
+            let answer = get(&nginx.url(path)).send();
+            assert_eq!((answer.status, answer.text()), (200, format!("GET {path}")));
+        }
+    }
+    assert!(get(&nginx.url("/status")).send().text().contains("kind=\"tags\"} 8"));
 }
 
 #[test]

@@ -254,14 +254,20 @@ impl<'r> Upstream<'r> {
         matches!(self.schema(), b"http://" | b"https://")
     }
 
-    /// The URI that was sent: after rewrite and `proxy_pass`. Over HTTP/2, nginx does not note it; it
-    /// is, when it is asked for in the location of the `proxy_pass`. Else it is empty.
+    /// The URI that was sent: after rewrite and `proxy_pass`.
     pub(crate) fn uri(self) -> &'r [u8] {
+        self.uri_of(self.request.location())
+    }
+
+    /// The same, when the request may have left `location`, whose `proxy_pass` that was, for one with
+    /// a name. Over HTTP/2, nginx does not note it; it is, when it is asked for.
+    pub(crate) fn uri_of(self, location: Location) -> &'r [u8] {
+        let _ = location;
         // SAFETY: a string in the request's pool.
         unsafe {
             #[cfg(proxy_header)]
             if (*self.as_ptr()).uri.len == 0
-                && let Some(uri) = self.http2_uri()
+                && let Some(uri) = self.http2_uri(location)
                 && let Ok(uri) = super::copy(self.request.pool(), &uri)
             {
                 (*self.as_ptr()).uri = uri;
@@ -270,33 +276,43 @@ impl<'r> Upstream<'r> {
         }
     }
 
-    /// What `ngx_http_proxy_v2_create_request()` makes of the request. `None`: the request has left
-    /// the location, and nginx has forgotten it.
+    /// What `ngx_http_proxy_v2_create_request()` makes of the request. `None`: `location` has not
+    /// made it.
     #[cfg(proxy_header)]
-    fn http2_uri(self) -> Option<Vec<u8>> {
+    fn http2_uri(self, location: Location) -> Option<Vec<u8>> {
         use super::bits::{ngx_http_proxy_ctx_t, ngx_http_proxy_loc_conf_t};
-        use nginx_sys::{NGX_ESCAPE_URI, ngx_escape_uri};
+        use nginx_sys::{NGX_ESCAPE_URI, ngx_escape_uri, ngx_http_script_run};
 
         if !self.is_proxied() {
             return None;
         }
         // SAFETY: the settings that the upstream was made with begin what `proxy_pass` keeps of the
-        // location, and the same slot of the request's holds what it keeps of that. The first pass
-        // of the escaping tells how many bytes grow by two.
+        // location, and the same slot of the request's holds what it keeps of that, until it leaves.
+        // Variables are evaluated by what nginx has compiled. The first pass of the escaping tells
+        // how many bytes grow by two.
         unsafe {
             let r = self.request.as_ptr();
             let own = self.conf_address();
-            let slots = nginx_sys::ngx_http_max_module;
-            let slot = (0..slots).find(|slot| address(*(*r).loc_conf.add(*slot)) == own)?;
+            let mut slots = 0..nginx_sys::ngx_http_max_module;
+            let slot = slots.find(|slot| address(*location.as_ptr().add(*slot)) == own)?;
+            let conf = (*location.as_ptr().add(slot)).cast::<ngx_http_proxy_loc_conf_t>();
             let ctx = (*(*r).ctx.add(slot)).cast::<ngx_http_proxy_ctx_t>();
-            if ctx.is_null() {
-                return None;
-            }
-            let conf = (*(*r).loc_conf.add(slot)).cast::<ngx_http_proxy_loc_conf_t>();
-            let text = |len, data| bytes(nginx_sys::ngx_str_t { len, data });
-            let prefix = text((*ctx).vars.uri.len, (*ctx).vars.uri.data);
-            if !(*conf).proxy_lengths.is_null() && !prefix.is_empty() {
-                return Some(prefix.to_vec());
+            let (lengths, values) = ((*conf).proxy_lengths, (*conf).proxy_values);
+            let text = |len, data| bytes(nginx_sys::ngx_str_t { len, data }).to_vec();
+            let prefix = if location.as_ptr() == (*r).loc_conf && !ctx.is_null() {
+                text((*ctx).vars.uri.len, (*ctx).vars.uri.data)
+            } else if lengths.is_null() {
+                text((*conf).vars.uri.len, (*conf).vars.uri.data)
+            } else {
+                let mut url = nginx_sys::ngx_str_t::default();
+                let url_at = &raw mut url;
+                if ngx_http_script_run(r, url_at, (*lengths).elts, 0, (*values).elts).is_null() {
+                    return None;
+                }
+                behind_authority(bytes(url))?
+            };
+            if !lengths.is_null() && !prefix.is_empty() {
+                return Some(prefix);
             }
             let bits = r.cast::<Bits>();
             if prefix.is_empty() && Bits::valid_unparsed_uri_raw(bits) != 0 {
@@ -306,7 +322,7 @@ impl<'r> Upstream<'r> {
             let is_replaced = Bits::valid_location_raw(bits) != 0 && !prefix.is_empty();
             let replaced = if is_replaced { (*conf).location.len } else { 0 };
             let rest = bytes((*r).uri).get(replaced..).unwrap_or_default();
-            let mut uri = if is_replaced { prefix.to_vec() } else { Vec::new() };
+            let mut uri = if is_replaced { prefix } else { Vec::new() };
             if Bits::quoted_uri_raw(bits) != 0 || Bits::internal_raw(bits) != 0 {
                 let (from, kind) = (rest.as_ptr().cast_mut(), NGX_ESCAPE_URI as usize);
                 let escaped = ngx_escape_uri(ptr::null_mut(), from, rest.len(), kind);
@@ -614,4 +630,21 @@ impl Sender {
             }
         }
     }
+}
+
+/// Path and query of a URL that `proxy_pass` has, as `ngx_http_proxy_eval()` finds them; empty if
+/// there are none.
+#[cfg(proxy_header)]
+fn behind_authority(url: &[u8]) -> Option<Vec<u8>> {
+    let begin = url.windows(3).position(|bytes| bytes == b"://")? + 3;
+    let rest = url.get(begin..)?;
+    let uri = match rest.strip_prefix(b"unix:") {
+        Some(path) => path.splitn(2, |byte| *byte == b':').nth(1).unwrap_or_default(),
+        None => {
+            let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
+            end.and_then(|end| rest.get(end..)).unwrap_or_default()
+        }
+    };
+    let slash: &[u8] = if uri.starts_with(b"?") { b"/" } else { b"" };
+    Some([slash, uri].concat())
 }
