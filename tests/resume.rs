@@ -342,6 +342,14 @@ fn where_nobody_answers_the_fallback_is_asked() {
     assert_eq!(hub.counts(FALLBACK).requests, 0);
 }
 
+/// What another registry has under an entity tag that happens to be the same.
+fn rest_of_another_list() -> Response {
+    Response::new(206)
+        .header("ETag", "\"a\"")
+        .header("Content-Range", format!("bytes 1000-{}/{MB}", MB - 1))
+        .body(noise(10, MB - 1000))
+}
+
 #[test]
 fn an_entity_tag_means_nothing_at_another_registry() {
     let (hub, ..) = hub(MB);
@@ -351,24 +359,14 @@ fn an_entity_tag_means_nothing_at_another_registry() {
     let whole = Response::new(200).header("ETag", "\"a\"").body(&list);
     let answer = whole.clone().shape(Shape::CutBody(1000, End::Close));
     answers(&hub, REGISTRY, [answer.into(), Fault::Status(503).reply()]);
-    hub.route(FALLBACK, |_| {
-        Response::new(206)
-            .header("ETag", "\"a\"")
-            .header("Content-Range", format!("bytes 1000-{}/{MB}", MB - 1))
-            .body(noise(10, MB - 1000))
-            .into()
-    });
+    hub.route(FALLBACK, |_| rest_of_another_list().into());
     assert_cut(&get(&nginx.url(path)).send(), &list, 1000, "a list of tags");
     assert_eq!(hub.counts(FALLBACK).requests, 0);
 
     // Nor has the registry the rest of what a fallback has begun.
     let begun = whole.shape(Shape::CutBody(1000, End::Close));
     answers(&hub, FALLBACK, [begun.into(), Fault::Status(503).reply()]);
-    let rest = Response::new(206)
-        .header("ETag", "\"a\"")
-        .header("Content-Range", format!("bytes 1000-{}/{MB}", MB - 1))
-        .body(noise(10, MB - 1000));
-    answers(&hub, REGISTRY, [Fault::Status(503).reply(), rest.into()]);
+    answers(&hub, REGISTRY, [Fault::Status(503).reply(), rest_of_another_list().into()]);
     assert_cut(&get(&nginx.url(path)).send(), &list, 1000, "of the fallback");
 }
 
@@ -386,13 +384,7 @@ fn an_open_breaker_leads_to_no_other_registry_for_the_rest_of_a_list() {
     let answer = Response::new(200).header("ETag", "\"a\"").body(&list);
     let answer = answer.shape(Shape::CutBody(1000, End::Close));
     answers(&hub, REGISTRY, [answer.into(), Fault::Status(503).reply()]);
-    hub.route(FALLBACK, |_| {
-        Response::new(206)
-            .header("ETag", "\"a\"")
-            .header("Content-Range", format!("bytes 1000-{}/{MB}", MB - 1))
-            .body(noise(10, MB - 1000))
-            .into()
-    });
+    hub.route(FALLBACK, |_| rest_of_another_list().into());
     let path = "/v2/library/x/tags/list";
     assert_cut(&get(&nginx.url(path)).send(), &list, 1000, "a list of tags");
     assert_eq!(hub.counts(FALLBACK).requests, 0);

@@ -24,7 +24,10 @@ use core::ffi::c_void;
 use core::ptr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use nginx_sys::{ngx_int_t, ngx_module_t, ngx_pnalloc, ngx_pool_t, ngx_str_t};
+use nginx_sys::{
+    ngx_alloc_chain_link, ngx_chain_t, ngx_create_temp_buf, ngx_int_t, ngx_module_t, ngx_pnalloc,
+    ngx_pool_t, ngx_str_t,
+};
 
 /// `ngx_http_request_t` with its bit-fields where C has them (see `build.rs`).
 mod bits {
@@ -108,6 +111,31 @@ unsafe fn copy(pool: *mut ngx_pool_t, bytes: &[u8]) -> Result<ngx_str_t, NoMemor
         ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
         *data.add(bytes.len()) = 0;
         Ok(ngx_str_t { len: bytes.len(), data })
+    }
+}
+
+/// A chain of one buffer, which holds a copy of `bytes`: of one at least, an empty buffer is a fault
+/// to nginx.
+///
+/// # Safety
+///
+/// `pool` is a live pool.
+unsafe fn chain_of(pool: *mut ngx_pool_t, bytes: &[u8]) -> Result<*mut ngx_chain_t, NoMemory> {
+    // SAFETY: the caller's promise; buffer and link are written whole.
+    unsafe {
+        let text = copy(pool, bytes)?;
+        let buffer = ngx_create_temp_buf(pool, 1);
+        let link = ngx_alloc_chain_link(pool);
+        if buffer.is_null() || link.is_null() {
+            return Err(NoMemory);
+        }
+        (*buffer).start = text.data;
+        (*buffer).pos = text.data;
+        (*buffer).last = text.data.add(text.len);
+        (*buffer).end = (*buffer).last;
+        (*link).buf = buffer;
+        (*link).next = ptr::null_mut();
+        Ok(link)
     }
 }
 

@@ -7,17 +7,17 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 
 use nginx_sys::{
-    NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_alloc_chain_link, ngx_create_temp_buf, ngx_current_msec,
-    ngx_exiting, ngx_handle_read_event, ngx_http_upstream_conf_t, ngx_http_upstream_t, ngx_int_t,
-    ngx_msec_t, ngx_palloc, ngx_peer_connection_t, ngx_pnalloc, ngx_pool_cleanup_add, ngx_pool_t,
-    ngx_sock_ntop, ngx_str_t, ngx_terminate, ngx_uint_t, sockaddr, socklen_t,
+    NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_current_msec, ngx_exiting, ngx_handle_read_event,
+    ngx_http_upstream_conf_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_palloc,
+    ngx_peer_connection_t, ngx_pnalloc, ngx_pool_cleanup_add, ngx_pool_t, ngx_sock_ntop, ngx_str_t,
+    ngx_terminate, ngx_uint_t, sockaddr, socklen_t,
 };
 
 use super::idle::{self, Key, Limits};
 use super::request::Request;
 use super::resolver::socket_address;
 use super::upstream::Upstream;
-use super::{BUSY, DONE, ERROR, NoMemory, OK, address, copy, guard};
+use super::{BUSY, DONE, ERROR, NoMemory, OK, address, chain_of, copy, guard};
 
 /// How long a connection may take while other addresses remain, milliseconds.
 const CONNECT_TIMEOUT: ngx_msec_t = 1_000;
@@ -177,19 +177,8 @@ fn write(r: Request<'_>, u: *mut ngx_http_upstream_t, request: &Written) -> Resu
     // SAFETY: nginx calls `peer.init` with the upstream's request built; the new one lives in the
     // request's pool. It is all there is to say, and there is no body.
     unsafe {
-        let head = copy(r.pool(), &request.head)?;
-        let buffer = ngx_create_temp_buf(r.pool(), 1);
-        let chain = ngx_alloc_chain_link(r.pool());
-        if buffer.is_null() || chain.is_null() {
-            return Err(NoMemory);
-        }
-        (*buffer).start = head.data;
-        (*buffer).pos = head.data;
-        (*buffer).last = head.data.add(head.len);
-        (*buffer).end = (*buffer).last;
-        (*buffer).set_flush(1);
-        (*chain).buf = buffer;
-        (*chain).next = ptr::null_mut();
+        let chain = chain_of(r.pool(), &request.head)?;
+        (*(*chain).buf).set_flush(1);
         (*u).request_bufs = chain;
         (*u).uri = copy(r.pool(), request.logged_uri.as_bytes())?;
     }

@@ -10,14 +10,13 @@ use std::borrow::Cow;
 
 use nginx_sys::{
     NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_POST,
-    NGX_HTTP_VERSION_20, ngx_alloc_chain_link, ngx_buf_t, ngx_chain_t, ngx_create_temp_buf,
-    ngx_hash_key, ngx_http_clean_header, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
-    ngx_http_core_module, ngx_http_core_run_phases, ngx_http_discard_request_body,
-    ngx_http_finalize_request, ngx_http_log_ctx_t, ngx_http_output_filter,
-    ngx_http_read_client_request_body, ngx_http_request_body_t, ngx_http_request_t,
-    ngx_http_run_posted_requests, ngx_http_send_header, ngx_http_update_location_config, ngx_int_t,
-    ngx_log_t, ngx_palloc, ngx_pnalloc, ngx_pool_cleanup_add, ngx_pool_t, ngx_table_elt_t,
-    ngx_uint_t,
+    NGX_HTTP_VERSION_20, ngx_buf_t, ngx_chain_t, ngx_hash_key, ngx_http_clean_header,
+    ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t, ngx_http_core_module,
+    ngx_http_core_run_phases, ngx_http_discard_request_body, ngx_http_finalize_request,
+    ngx_http_log_ctx_t, ngx_http_output_filter, ngx_http_read_client_request_body,
+    ngx_http_request_body_t, ngx_http_request_t, ngx_http_run_posted_requests,
+    ngx_http_send_header, ngx_http_update_location_config, ngx_int_t, ngx_log_t, ngx_palloc,
+    ngx_pnalloc, ngx_pool_cleanup_add, ngx_pool_t, ngx_table_elt_t, ngx_uint_t,
 };
 
 use super::bits::ngx_http_request_s as Bits;
@@ -26,7 +25,9 @@ use super::headers::lines;
 use super::location::Location;
 use super::log::{self, Level};
 use super::upstream::Upstream;
-use super::{DONE, ERROR, ListIter, Module, NoMemory, OK, bytes, copy, ctx_index, literal};
+use super::{
+    DONE, ERROR, ListIter, Module, NoMemory, OK, bytes, chain_of, copy, ctx_index, literal,
+};
 
 /// A live request. Copied freely, kept no longer than the callback that received it.
 #[derive(Clone, Copy)]
@@ -523,19 +524,7 @@ impl<'r> Request<'r> {
             (*body).bufs = ptr::null_mut();
             // nginx takes an empty buffer for a fault, and the request stays where it is.
             if !bytes.is_empty() {
-                let text = copy(self.pool(), bytes)?;
-                let buffer = ngx_create_temp_buf(self.pool(), 1);
-                let link = ngx_alloc_chain_link(self.pool());
-                if buffer.is_null() || link.is_null() {
-                    return Err(NoMemory);
-                }
-                (*buffer).start = text.data;
-                (*buffer).pos = text.data;
-                (*buffer).last = text.data.add(text.len);
-                (*buffer).end = (*buffer).last;
-                (*link).buf = buffer;
-                (*link).next = ptr::null_mut();
-                (*body).bufs = link;
+                (*body).bufs = chain_of(self.pool(), bytes)?;
             }
             (*self.as_ptr()).request_body = body;
             (*self.as_ptr()).headers_in.content_length_n = bytes.len() as nginx_sys::off_t;
