@@ -109,6 +109,9 @@ impl<'a> FromIterator<(&'a [u8], &'a [u8])> for Lines {
             kept.bytes.extend_from_slice(value);
             kept.ends.push((end_of_name, kept.bytes.len()));
         }
+        // They may be kept as long as a download lasts.
+        kept.bytes.shrink_to_fit();
+        kept.ends.shrink_to_fit();
         kept
     }
 }
