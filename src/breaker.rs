@@ -65,7 +65,7 @@ pub(crate) struct Subject {
     /// Nothing is known against it, so that an answer has nothing to put right.
     is_clean: bool,
     /// The backend has led to another origin, which speaks of itself.
-    is_elsewhere: bool,
+    is_foreign: bool,
 }
 
 impl Subject {
@@ -80,7 +80,7 @@ impl Subject {
             Owner::Account(account) => backend.with(account),
         };
         let asked = now();
-        Self { backend, kind, class, owner, asked, is_clean: false, is_elsewhere: false }
+        Self { backend, kind, class, owner, asked, is_clean: false, is_foreign: false }
     }
 
     pub(crate) fn backend(&self) -> Key {
@@ -111,8 +111,8 @@ impl Subject {
     }
 
     /// It is answered by where the backend has led, if that is another origin.
-    pub(crate) fn elsewhere(self, is_elsewhere: bool) -> Self {
-        Self { is_elsewhere, ..self }
+    pub(crate) fn foreign(self, is_foreign: bool) -> Self {
+        Self { is_foreign, ..self }
     }
 
     fn is_of_manifest(&self) -> bool {
@@ -407,7 +407,7 @@ pub(crate) fn answered(
     candidates: &mut Candidates,
     host: impl Fn() -> String,
 ) {
-    let has_figures = subject.is_of_manifest() && !subject.is_elsewhere;
+    let has_figures = subject.is_of_manifest() && !subject.is_foreign;
     let remaining = if has_figures { remaining(u) } else { None };
     let is_refused = outcome == Outcome::Status(401);
     if subject.is_clean && remaining.is_none() && !is_failure(outcome) && !is_refused {
@@ -437,7 +437,7 @@ pub(crate) fn answered(
                 );
                 match limit {
                     Limit::Pull if subject.is_of_manifest() => records.owner.limited(now, delay),
-                    Limit::Abuse if subject.is_elsewhere => records.class.limited(now, delay),
+                    Limit::Abuse if subject.is_foreign => records.class.limited(now, delay),
                     Limit::Abuse => records.backend.limited(now, delay),
                     // It is not known whose limit that is: at most the client's own.
                     Limit::Pull | Limit::Login => {}

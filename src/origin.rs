@@ -466,14 +466,14 @@ pub(crate) fn is_foreign(ctx: &RequestCtx) -> bool {
     ctx.destination.as_ref().is_some_and(|destination| destination.relation == Relation::Foreign)
 }
 
-/// A line that another origin has no business to send to clients.
-fn is_its_own(name: &[u8], value: &[u8]) -> bool {
-    request::speaks_for_origin(name) || request::leads_away(name, value)
-}
-
 /// Who is being asked is another origin than the request was meant for: such a one, or a fallback.
 fn is_elsewhere(ctx: &RequestCtx) -> bool {
     ctx.destination.as_ref().is_some_and(|destination| destination.relation != Relation::Same)
+}
+
+/// A line that another origin has no business to send to clients.
+fn is_its_own(name: &[u8], value: &[u8]) -> bool {
+    request::speaks_for_origin(name) || request::leads_away(name, value)
 }
 
 /// How many manifests the primary has left, if it is who has answered by `u`, and says so.
@@ -513,7 +513,7 @@ fn report(
     let host = || backend(conf, ctx, uri);
     match (outcome, u) {
         (Outcome::Status(_) | Outcome::Page, Some(u)) => {
-            let subject = subject.elsewhere(is_foreign(ctx));
+            let subject = subject.foreign(is_foreign(ctx));
             breaker::answered(r, conf, &subject, outcome, u, candidates, host);
         }
         _ => breaker::failed(r, conf, &subject, candidates, host),

@@ -499,8 +499,8 @@ fn plan(r: Request<'_>, conf: &LocConf, ctx: &RequestCtx, download: &Download) -
         _ => Ended::Refused,
     };
     let way = resume::next_way(download.attempt.way, ended, others)?;
-    let is_elsewhere = way == Way::First && ctx.target != 0 && !is_fixed;
-    if is_elsewhere || download.tries >= conf.resume(uri)?.tries {
+    let is_of_target = way == Way::First && ctx.target != 0 && !is_fixed;
+    if is_of_target || download.tries >= conf.resume(uri)?.tries {
         return None;
     }
 

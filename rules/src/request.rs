@@ -93,9 +93,10 @@ impl Lines {
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut start = 0;
         self.ends.iter().map(move |&(name, value)| {
-            let line = (self.bytes.get(start..name), self.bytes.get(name..value));
+            let part = |range| self.bytes.get(range).unwrap_or_default();
+            let line = (part(start..name), part(name..value));
             start = value;
-            (line.0.unwrap_or_default(), line.1.unwrap_or_default())
+            line
         })
     }
 }
